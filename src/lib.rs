@@ -1,0 +1,6 @@
+//! The map: `argv → cli → config → plan → runner → report → exit code`.
+
+pub mod duration;
+pub mod problem;
+pub mod process;
+pub mod step;

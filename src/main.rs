@@ -1,0 +1,3 @@
+fn main() {
+    println!("{}", clap::Command::new("x").get_name());
+}
