@@ -160,6 +160,12 @@ pub fn is_loopback(address: IpAddr) -> bool {
     canonical(address).is_loopback()
 }
 
+/// Processor time of this thread: what a look costs, however busy or throttled the machine is.
+pub(crate) fn cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(now).unwrap_or_default()
+}
+
 /// Waits at most this long until there is something to read.
 pub(crate) fn wait_readable(fd: &impl std::os::fd::AsFd, limit: Duration) -> io::Result<()> {
     let limit = rustix::event::Timespec::try_from(limit).map_err(io::Error::other)?;

@@ -6,16 +6,16 @@ use std::{
     fs::File,
     io::{self, Read},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use super::{Connection, Filter, State, canonical};
+use super::{Connection, Filter, State, canonical, cpu_time};
 
 const FILES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 /// About 200 rows, some 200 µs of the kernel's time: what is read before others may run.
 const PIECE: usize = 32 * 1024;
 
-/// Shows every socket that the filter passes and lets other tasks run in between; returns the time it took.
+/// Shows every socket that the filter passes and lets other tasks run in between; returns the processor time it took.
 ///
 /// # Errors
 /// There is no `/proc`, or it is hidden.
@@ -24,9 +24,9 @@ pub async fn read(filter: &Filter, row: &mut (dyn FnMut(Connection) + Send)) -> 
     for path in FILES {
         let mut reader = Reader::open(path)?;
         loop {
-            let began = Instant::now();
+            let began = cpu_time();
             let more = reader.piece(filter, row)?;
-            spent += began.elapsed();
+            spent += cpu_time().saturating_sub(began);
             if !more {
                 break;
             }

@@ -315,6 +315,9 @@ impl<A: Agent> House<A> {
     fn admit(&mut self, stream: Stream, origin: Origin) {
         let limits = self.shared.limits;
         if limits.evict && self.table.0.len() >= limits.open && !self.table.evict() {
+            if self.shared.refusals(false).may_speak(std::time::Instant::now()).is_some() {
+                tracing::warn!(caller = %origin, "connection refused: all others wait for a hook");
+            }
             return;
         }
         let track = Arc::new(Track::default());

@@ -8,6 +8,7 @@ use hyper::{
     body::{Body, Bytes, Incoming},
     header::{self, HeaderMap, HeaderValue},
 };
+use tokio::task;
 
 use super::{
     Agent, Caller, Origin, Refusal, Trigger,
@@ -95,6 +96,7 @@ impl<A: Agent> Desk<A> {
             }
             _ => None,
         };
+        // Nobody who pipelines is answered twice in a row: the kubelet would wait for all of that.
         if let Some(hook) = hook.filter(|_| *method == Method::GET || *method == Method::POST) {
             return self.trigger(hook, headers).await;
         }
@@ -111,7 +113,10 @@ impl<A: Agent> Desk<A> {
     async fn trigger(&self, hook: Trigger, headers: &HeaderMap) -> Result<Answer, Unanswered> {
         let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let caller = Caller { origin: self.origin, user_agent: user_agent.chars().take(64).collect() };
+        // A hook queues behind nobody, but whoever was there first is looked at first.
+        task::yield_now().await;
         if let Err(refusal) = self.admit(headers).await {
+            self.shared.turn().await;
             self.log_refusal(&caller, &refusal);
             return self.refuse(&caller, &refusal);
         }
