@@ -1,0 +1,3 @@
+//! What the kernel says about the network of this pod.
+
+pub mod route;
