@@ -6,7 +6,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -25,7 +25,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UnixListener},
     select,
-    sync::Semaphore,
+    sync::{Semaphore, oneshot},
     task::{self, AbortHandle, Id, JoinError, JoinSet},
     time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
@@ -145,9 +145,10 @@ impl Shared {
     pub(super) fn refusals(&self, kubelet: bool) -> &Quiet {
         &self.refused[usize::from(kubelet)]
     }
-    /// Waits for one's turn among those who want nothing but to read. Hooks do not queue here.
-    pub(super) async fn turn(&self) {
-        let permit = self.turns.acquire().await;
+    /// Waits for one's turn. A connection's first request waits for a moment only, like a hook's: probes come with a
+    /// connection each, and must not queue behind those who pipeline.
+    pub(super) async fn turn(&self, track: &Track) {
+        let permit = if track.is_first_request() { None } else { Some(self.turns.acquire().await) };
         task::yield_now().await;
         drop(permit);
     }
@@ -252,6 +253,22 @@ fn choose_victim(candidates: impl Iterator<Item = Candidate>) -> Option<usize> {
 
 /// Serves one door until `stop`, then answers whoever waits for a hook. Dropping it closes every connection.
 pub(crate) async fn attend<A: Agent>(door: Door, stop: impl Future<Output = ()> + Send, agent: Arc<A>) {
+    let (tell, told) = oneshot::channel();
+    // A task, so that its turns come as often as the connections' own. What `block_on` polls itself has a turn after
+    // every 61 of theirs (tokio's event interval): then a flood's newcomers would have the kubelet's connection
+    // evicted before that was looked at even once.
+    let mut doorman = JoinSet::new();
+    doorman.spawn(keep(door, told, agent));
+    select! {
+        () = stop => {}
+        _ = doorman.join_next() => {}
+    }
+    drop(tell);
+    while doorman.join_next().await.is_some() {}
+}
+
+/// The accept loop, until the other end of `stop` is gone.
+async fn keep<A: Agent>(door: Door, mut stop: oneshot::Receiver<()>, agent: Arc<A>) {
     let Door { listener, rights, limits } = door;
     let (stopping, waiting) = (AtomicBool::new(false), AtomicUsize::new(0));
     let turns = Semaphore::new(READS_PER_TURN);
@@ -262,7 +279,6 @@ pub(crate) async fn attend<A: Agent>(door: Door, stop: impl Future<Output = ()> 
         let _ = sockopt::set_tcp_nodelay(listener, true);
     }
     let mut house = House { shared, agent, table: Table::default(), tasks: JoinSet::new() };
-    let mut stop = pin!(stop);
     // Then everybody else gets a turn: a new connection's request is read long before its place could be taken again,
     // few descriptors are open beyond the limit, and yet a full backlog is soon taken in.
     let accepts_per_turn = (limits.open / 4).min(64);
@@ -270,7 +286,7 @@ pub(crate) async fn attend<A: Agent>(door: Door, stop: impl Future<Output = ()> 
     loop {
         let accepted = select! {
             biased;
-            () = &mut stop => break,
+            _ = &mut stop => break,
             Some(ended) = house.tasks.join_next_with_id() => {
                 house.table.remove(ended);
                 continue;

@@ -100,7 +100,7 @@ impl<A: Agent> Desk<A> {
         if let Some(hook) = hook.filter(|_| *method == Method::GET || *method == Method::POST) {
             return self.trigger(hook, headers).await;
         }
-        self.shared.turn().await;
+        self.shared.turn(&self.track).await;
         Ok(match (hook, read) {
             (None, Some(read)) if *method == Method::GET || *method == Method::HEAD => read(self),
             (Some(_), _) => not_allowed("GET, POST"),
@@ -116,7 +116,7 @@ impl<A: Agent> Desk<A> {
         // A hook queues behind nobody, but whoever was there first is looked at first.
         task::yield_now().await;
         if let Err(refusal) = self.admit(headers).await {
-            self.shared.turn().await;
+            self.shared.turn(&self.track).await;
             self.log_refusal(&caller, &refusal);
             return self.refuse(&caller, &refusal);
         }

@@ -58,6 +58,9 @@ impl Track {
             self.requests.fetch_add(1, Relaxed);
         }
     }
+    pub(super) fn is_first_request(&self) -> bool {
+        self.requests.load(Relaxed) <= 1
+    }
     /// It made a trigger that was admitted: it may idle for ever. The kubelet reuses post-start's connection for
     /// pre-stop, many minutes later.
     pub(super) fn admit(&self) {
