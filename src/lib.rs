@@ -4,3 +4,4 @@ pub mod duration;
 pub mod problem;
 pub mod process;
 pub mod step;
+pub mod sys;

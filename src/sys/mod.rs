@@ -1,0 +1,7 @@
+//! The kernel interfaces that no safe package covers, one small module each, and the file reads that must not
+//! hang. No policy lives here.
+
+pub mod child;
+pub mod file;
+pub mod pidfd;
+pub mod signal;
