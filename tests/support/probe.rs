@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         ["echo-signals"] => runtime.block_on(echo_signals()),
         ["run", ref command @ ..] => runtime.block_on(run(command)),
         ["burst", reaper] => runtime.block_on(burst(reaper == "reaper")),
+        ["spawn-cost"] => runtime.block_on(spawn_cost()),
         ["steal"] => runtime.block_on(steal()),
         ["step", limit, kill_after, cut, toml] => runtime.block_on(step(
             Duration::from_millis(limit.parse().expect("milliseconds")),
@@ -112,6 +113,18 @@ async fn burst(reaper: bool) -> u8 {
         command.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::null());
         command
     };
+    // Each of the twenty leaves fifty orphans, and all thousand end at once: when the gate is closed.
+    let (gate, keeper) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+    let orphans = "exec 3<&0; i=0; while [ $i -lt 50 ]; do cat <&3 & i=$((i+1)); done";
+    for _ in 0..20 {
+        let mut command = shell(orphans.into());
+        command.stdin(gate.try_clone().expect("a descriptor"));
+        if reaper {
+            processes.spawn(&mut command).expect("sh").wait().await;
+        } else {
+            command.spawn().expect("sh").wait().expect("ours");
+        }
+    }
     let mut children = Vec::new();
     if reaper {
         for code in 1..=50 {
@@ -119,16 +132,7 @@ async fn burst(reaper: bool) -> u8 {
             children.push((code, child));
         }
     }
-    // Each of the twenty leaves fifty orphans that end at about the same time.
-    let orphans = "i=0; while [ $i -lt 50 ]; do sleep 2 & i=$((i+1)); done";
-    for _ in 0..20 {
-        let mut command = shell(orphans.into());
-        if reaper {
-            processes.spawn(&mut command).expect("sh");
-        } else {
-            command.spawn().expect("sh").wait().expect("ours");
-        }
-    }
+    drop(keeper);
     let mut lost = 0;
     for (code, child) in &children {
         let status = tokio::time::timeout(Duration::from_secs(20), child.wait()).await;
@@ -142,6 +146,23 @@ async fn burst(reaper: bool) -> u8 {
         }
     }
     println!("lost {lost} orphans {} zombies {}", processes.orphans(), zombies());
+    0
+}
+
+/// What a spawn takes, and a spawn until its status is here: medians of 200.
+async fn spawn_cost() -> u8 {
+    let processes = Processes::start(false).expect("the reaper");
+    let (mut started, mut ended) = (Vec::new(), Vec::new());
+    for _ in 0..200 {
+        let begun = Instant::now();
+        let child = processes.spawn(Command::new("/bin/true").stdin(Stdio::null())).expect("true");
+        started.push(begun.elapsed().as_micros());
+        child.wait().await;
+        ended.push(begun.elapsed().as_micros());
+    }
+    started.sort_unstable();
+    ended.sort_unstable();
+    println!("spawn {} us, until its status {} us", started[100], ended[100]);
     0
 }
 
