@@ -33,5 +33,3 @@ pub mod process;
 pub mod server;
 pub mod step;
 pub mod sys;
-pub mod termination;
-pub mod value;

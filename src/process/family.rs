@@ -23,7 +23,7 @@ pub const MARKER: &str = "BOATHOOK_STEP";
 /// How long the runtime may be held while `/proc` is searched. It takes a millisecond with a hundred processes;
 /// but reading an environment waits for its owner's memory lock, which a process in a page fault on a hung mount
 /// may hold for ever. The search then goes on in its own thread.
-const LONGEST_SEARCH: Duration = Duration::from_millis(40);
+const LONGEST_SEARCH: Duration = Duration::from_millis(25);
 
 /// Between two looks there may be new processes, forked before their parent died. Each look sees fewer; a bound
 /// keeps a fork bomb from holding us.

@@ -203,10 +203,10 @@ async fn wait_for_end(sent: Sent) -> End {
     let done = End::Done(format!("pid {} has ended", sent.pid));
     // A pidfd becomes readable when its process ends, also before somebody has waited for it (pidfd_open(2)):
     // the status stays with the reaper.
-    if let Some(Ok(fd)) = sent.fd.map(sys::pidfd::watch) {
-        if fd.readable().await.is_ok() {
-            return done;
-        }
+    if let Some(Ok(fd)) = sent.fd.map(sys::pidfd::watch)
+        && fd.readable().await.is_ok()
+    {
+        return done;
     }
     while find::is_running(sent.pid)
         && sent.started.is_none_or(|started| find::read_stat(sent.pid).is_none_or(|stat| stat.started == started))

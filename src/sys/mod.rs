@@ -3,6 +3,5 @@
 
 pub mod child;
 pub mod file;
-pub mod files;
 pub mod pidfd;
 pub mod signal;
