@@ -83,7 +83,7 @@ pub struct WaitTyped {
     pub attempt_timeout: Option<Span>,
     #[serde(skip)]
     #[command(flatten)]
-    pub typed_flat: Flat,
+    pub flat: Flat,
 }
 
 /// What the TOML has in the tables of `http` and `metric`, as options of the command line.
@@ -330,7 +330,7 @@ impl Kind for Wait {
 }
 
 fn mean_condition(typed: WaitTyped, scope: &mut Scope<'_>) -> Option<Condition> {
-    let flat = typed.typed_flat;
+    let flat = typed.flat;
     if let Some(text) = typed.tcp {
         return match split_host_port(text.strip_prefix("tcp://").unwrap_or(&text)) {
             Ok((host, Some(port))) => Some(Condition::Tcp(host, port)),
