@@ -25,11 +25,11 @@
 //! | [`exit`], [`fatal`] | the table of exit codes, and errors that end a command |
 //! | [`sys`] | the kernel's interfaces that need care |
 
-pub mod control;
+pub mod client;
 pub mod duration;
 pub mod net;
 pub mod problem;
 pub mod process;
 pub mod server;
 pub mod step;
-pub mod sys;
+pub mod value;

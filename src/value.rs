@@ -288,7 +288,8 @@ spaced {a = "b" , } 6"##;
 
     #[test]
     fn adds_up_samples() {
-        let cases: &[(&str, &[(&str, &str)], Option<(f64, usize)>)] = &[
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Option<(f64, usize)>);
+        let cases: &[Case<'_>] = &[
             ("http_active", &[], Some((3.0, 1))),
             ("jobs", &[], Some((13.5, 3))),
             ("jobs", &[("queue", "a")], Some((6.5, 2))),

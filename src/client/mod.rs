@@ -354,7 +354,8 @@ impl Request {
         sink: &mut Sink<'_>,
     ) -> Result<Head, Failure> {
         progress.set(format!("{url}: not connected yet"));
-        let stream = self.connect(url, own, processes).await.map_err(|why| may_pass(format!("{url}: {why}")))?;
+        let stream =
+            self.connect(url, own, processes, progress).await.map_err(|why| may_pass(format!("{url}: {why}")))?;
         progress.set(format!("{url}: connected, no answer yet"));
         let mut request = hyper::Request::new(Full::new(body));
         *request.method_mut() = method.clone();
@@ -398,7 +399,13 @@ impl Request {
         Some((status, String::from_utf8_lossy(location.as_bytes()).into_owned()))
     }
 
-    async fn connect(&self, url: &Url, own: bool, processes: &Processes) -> Result<Box<dyn Stream>, String> {
+    async fn connect(
+        &self,
+        url: &Url,
+        own: bool,
+        processes: &Processes,
+        progress: &Progress,
+    ) -> Result<Box<dyn Stream>, String> {
         Ok(match url.scheme {
             Scheme::Unix => Box::new(connect_unix(&url.socket).await?),
             Scheme::Http => Box::new(connect_tcp(&url.host, url.port, processes).await?),
@@ -409,11 +416,12 @@ impl Request {
                     (options.cert_file, options.key_file, options.server_name) = (None, None, None);
                 }
                 let stream = connect_tcp(&url.host, url.port, processes).await?;
+                progress.set(format!("{url}: connected, no TLS yet"));
                 Box::new(tls::handshake(&options, &url.host, stream).await?)
             }
             #[cfg(not(feature = "tls"))]
             Scheme::Https => {
-                let _ = own;
+                let _ = (own, progress);
                 return Err(NO_TLS.into());
             }
         })

@@ -123,3 +123,69 @@ fn read_answer(text: &str) -> Option<Result<Vec<IpAddr>, String>> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn reads_the_child() {
+        let one = IpAddr::from([1, 2, 3, 4]);
+        for (text, answer) in [
+            ("1.2.3.4\n::1\n.\n", Some(Ok(vec![one, "::1".parse().expect("an address")]))),
+            (".\n", Some(Ok(vec![]))),
+            ("!name does not resolve\n.\n", Some(Err("name does not resolve".into()))),
+            ("", None),
+            ("1.2.3.4\n", None),
+            ("running 0 tests\n", None),
+        ] {
+            assert_eq!(read_answer(text), answer, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn asks_a_child() {
+        let ask = |script: &'static str| async move { ask_child(Path::new("/bin/sh"), &["-c", script]).await };
+        assert_eq!(ask("echo 1.2.3.4; echo .").await, Some(Ok(vec![IpAddr::from([1, 2, 3, 4])])));
+        assert_eq!(ask("echo 1.2.3.4").await, None, "it did not finish");
+        assert_eq!(ask("exit 1").await, None);
+        assert_eq!(ask("yes").await, None, "an answer without end is not read");
+        assert_eq!(ask_child(Path::new("/nonexistent"), &[]).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_cut_lookup_leaves_no_process() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("pid");
+        let script = format!("echo $$ > {}; exec sleep 1000", file.display());
+        let arguments = ["-c", script.as_str()];
+        let mut asking = Box::pin(ask_child(Path::new("/bin/sh"), &arguments));
+        let pid = loop {
+            let cut = tokio::time::timeout(Duration::from_millis(10), &mut asking).await;
+            assert!(cut.is_err(), "it hangs");
+            if let Ok(pid) = std::fs::read_to_string(&file).unwrap_or_default().trim().parse::<u32>() {
+                break pid;
+            }
+        };
+        // The control: while it is wanted it runs.
+        let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(!state().is_empty() && !state().contains(") Z "));
+        drop(asking);
+        for _ in 0..500 {
+            if state().is_empty() || state().contains(") Z ") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("process {pid} is left: {}", state());
+    }
+
+    #[tokio::test]
+    async fn needs_no_child_for_addresses() {
+        for (name, expected) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("localhost", "127.0.0.1")] {
+            let addresses = resolve(name, &Processes).await.expect(name);
+            assert_eq!(addresses[0].to_string(), expected);
+        }
+    }
+}

@@ -17,7 +17,7 @@ use crate::{
     problem::Scope,
 };
 
-/// The step as typed: `http = "http://…"` or a table.
+/// Send a request; its status decides how the step ends.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 pub struct HttpTyped {
     /// Where to: `http://host:port/path`, `https://…` or `unix:///path/to.sock:/path`.

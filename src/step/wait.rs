@@ -38,7 +38,7 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 /// `contains` looks at the beginning of a file: what signals readiness is small.
 const MOST_SEARCHED: u64 = 1 << 20;
 
-/// The step as typed: one of the conditions, and how to try.
+/// Wait until a condition is true.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, clap::Args)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct WaitTyped {
