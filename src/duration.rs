@@ -61,7 +61,7 @@ pub fn show(duration: Duration) -> String {
     }
     let tenths = (millis + 50) / 100;
     if tenths < 600 {
-        return if tenths % 10 == 0 {
+        return if tenths.is_multiple_of(10) {
             format!("{}s", tenths / 10)
         } else {
             format!("{}.{}s", tenths / 10, tenths % 10)

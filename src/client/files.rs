@@ -1,12 +1,9 @@
 //! Small files that requests need: certificates, keys, tokens, bodies. Opened without blocking and only if regular,
 //! so that a FIFO or a device in their place cannot hang the hook.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::Read,
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::{fs::File, io::Read, path::Path};
+
+use crate::sys::file::open_regular;
 
 /// A bundle of all public authorities has about 250 KB, a token a few hundred bytes.
 pub const LARGEST_SECRET: u64 = 2 << 20;
@@ -19,19 +16,7 @@ pub const LARGEST_BODY: u64 = 16 << 20;
 /// Says which file and why.
 pub fn open(path: &Path) -> Result<File, String> {
     let why = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY)
-        .open(path)
-        .map_err(|error| why(&reason(&error)))?;
-    let kind = file.metadata().map_err(|error| why(&reason(&error)))?.file_type();
-    if kind.is_dir() {
-        return Err(why(&"it is a folder, not a file"));
-    }
-    if !kind.is_file() {
-        return Err(why(&"it is not a regular file"));
-    }
-    Ok(file)
+    open_regular(path).map_err(|error| why(&reason(&error)))
 }
 
 /// Reads a whole regular file of at most `most` bytes.

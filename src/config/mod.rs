@@ -41,7 +41,7 @@ pub fn load(named: Option<&Path>, listener: Listener) -> Result<Config, Vec<Prob
         (None, None) => (Path::new(USUAL_PLACE), ""),
     };
     let file = path.display().to_string();
-    let text = match crate::sys::files::read_small(path, LARGEST) {
+    let text = match crate::sys::file::read_small_regular(path, LARGEST) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && source.is_empty() => {
             return Ok(Config::without_file());

@@ -2,10 +2,9 @@
 //! Contour's Envoys. The decision itself is pure; around it stand the token file and the gateway, which may change.
 
 use std::{
-    fmt, fs,
-    io::{self, Read},
+    fmt,
+    io,
     net::IpAddr,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
@@ -20,10 +19,10 @@ use tokio::{
     time,
 };
 
-use crate::net::route;
+use crate::{net::route, sys::file::read_small_regular};
 
 /// No real token is longer (a service account's JWT has about 1.3 KB).
-const LONGEST_TOKEN: u64 = 4096;
+const LONGEST_TOKEN: usize = 4096;
 /// A token file is read at most this often: a rotated token counts a second later, and a flood of wrong ones costs
 /// one read.
 const FRESH: Duration = Duration::from_secs(1);
@@ -249,16 +248,7 @@ impl TokenFile {
 /// Not a regular file, empty, longer than 4 KiB, or unreadable.
 pub fn read_token(path: &Path) -> io::Result<Vec<u8>> {
     let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    // Without O_NONBLOCK a FIFO would hold us until somebody writes to it.
-    let file = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    if !file.metadata()?.is_file() {
-        return refuse("not a regular file");
-    }
-    let mut text = Vec::new();
-    file.take(LONGEST_TOKEN + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > LONGEST_TOKEN {
-        return refuse("longer than 4 KiB");
-    }
+    let text = read_small_regular(path, LONGEST_TOKEN)?;
     match text.trim_ascii() {
         [] => refuse("empty"),
         token => Ok(token.into()),

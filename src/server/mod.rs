@@ -98,6 +98,8 @@ pub trait Agent: Send + Sync + 'static {
     fn report_json(&self) -> String;
     /// Prometheus text.
     fn metrics(&self) -> String;
+    /// A trigger was refused: for the metrics. Nothing by default.
+    fn note_refusal(&self) {}
 }
 
 /// Waiting connections that the kernel may keep for us: as many as it allows by default (`somaxconn`), so that a

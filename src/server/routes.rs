@@ -117,6 +117,7 @@ impl<A: Agent> Desk<A> {
         task::yield_now().await;
         if let Err(refusal) = self.admit(headers).await {
             self.shared.turn(&self.track).await;
+            self.agent.note_refusal();
             self.log_refusal(&caller, &refusal);
             return self.refuse(&caller, &refusal);
         }

@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{Context, End, Kind, exec};
-use crate::{problem::Scope, sys::files};
+use crate::{problem::Scope, sys::file};
 
 /// Files are searched for a word up to here (1 MiB): a flag file is small, and a log is not a flag.
 const LARGEST: usize = 1 << 20;
@@ -145,7 +145,7 @@ fn exists(path: &Path) -> std::io::Result<bool> {
 }
 
 fn contains(path: &Path, text: &str) -> Verdict {
-    match files::read_small(path, LARGEST) {
+    match file::read_small_regular(path, LARGEST) {
         Ok(bytes) if text.is_empty() || bytes.windows(text.len()).any(|window| window == text.as_bytes()) => {
             Verdict::Holds
         }

@@ -2,9 +2,6 @@
 //! and its line in the `kinds!` list below. A step knows nothing of hooks, plans or retries: it is run until it
 //! ends or until the runner drops it, and everything it started ends with it.
 
-pub mod http;
-pub mod wait;
-
 use std::{
     fmt,
     future::Future,

@@ -38,13 +38,20 @@ pub fn read_start_of_regular(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn open_regular(path: &Path) -> io::Result<File> {
+/// Opens a regular file for reading.
+///
+/// # Errors
+/// As [`read_small_regular`].
+pub fn open_regular(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let fd = rustix::fs::open(path, flags, Mode::empty())?;
-    if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    Ok(File::from(fd))
+    let what = match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
+        FileType::RegularFile => return Ok(File::from(fd)),
+        FileType::Directory => "a folder",
+        FileType::Fifo => "a FIFO",
+        _ => "a device or a socket",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
 }
 
 #[cfg(test)]
@@ -59,14 +66,14 @@ mod tests {
         assert_eq!(read_small_regular(&path, 5).expect("it fits"), b"1234\n");
         assert_eq!(read_small_regular(&path, 4).expect_err("too long").to_string(), "longer than 4 bytes");
         assert_eq!(read_start_of_regular(&path, 2).expect("a start"), b"12");
-        assert_eq!(read_small_regular(dir.path(), 9).expect_err("a folder").to_string(), "not a regular file");
+        assert_eq!(read_small_regular(dir.path(), 9).expect_err("a folder").to_string(), "it is a folder, not a regular file");
 
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).expect("a FIFO");
-        assert_eq!(read_small_regular(&fifo, 9).expect_err("a FIFO").to_string(), "not a regular file");
+        assert_eq!(read_small_regular(&fifo, 9).expect_err("a FIFO").to_string(), "it is a FIFO, not a regular file");
         assert_eq!(
             read_small_regular(Path::new("/dev/zero"), 9).expect_err("device").to_string(),
-            "not a regular file"
+            "it is a device or a socket, not a regular file"
         );
         assert!(!read_small_regular(Path::new("/proc/self/stat"), 4096).expect("a proc file").is_empty());
     }
