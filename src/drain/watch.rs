@@ -5,7 +5,7 @@
 //! * when bytes have moved, the connections known to hold the drain, one by one (some µs each), and no more of them
 //!   than it takes to know that it is not over;
 //! * all connections of the watched ports only when everything else holds, and never for more than 1.5 % of the
-//!   time that has passed.
+//!   time that has passed (5 % where they have to be read from `/proc`).
 //!
 //! The counters count the whole network namespace, which a pod's containers share. Whose a new connection was
 //! matters only when it alone holds the drain: then the sockets of the other listening ports and of the ignored
@@ -14,14 +14,7 @@
 //! closed between two looks costs one quiet time. (The server's side of a connection that the server closed stays
 //! visible as TIME_WAIT, and so does the client's side of one within the namespace.)
 
-use std::{
-    collections::HashSet,
-    fmt::Write,
-    io,
-    net::IpAddr,
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{collections::HashSet, fmt::Write, io, net::IpAddr, sync::atomic::Ordering, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -40,9 +33,14 @@ use crate::{
 
 /// Between two looks at the counters: four of them fit in the 100 ms that the drain may be late.
 const POLL: Duration = Duration::from_millis(25);
-/// Dumps may take this share of the time that has passed since the start: 1.5 %, which leaves 0.5 % for the rest.
-const DUMP_SHARE: u32 = 66;
-/// So many dumps are granted before any time has passed: one to compare with, one to decide on.
+/// Dumps by sock_diag may take this part of the time that has passed: 1.5 %, which leaves 0.5 % for the rest.
+const DIAG_SHARE: u32 = 66;
+/// Dumps from `/proc` may take 5 %: they are slower, and nothing but a dump can tell that a connection is done.
+const PROC_SHARE: u32 = 20;
+/// What dumps may take before any time has passed: some of them on an ordinary server, each of which walks the
+/// machine's whole table of connections (2–10 ms). Over a drain of 5 s it is 0.5 %.
+const DUMP_CREDIT: Duration = Duration::from_millis(25);
+/// So many dumps are granted whatever they cost: one to compare with, one to decide on.
 const DUMPS_AT_ONCE: usize = 2;
 /// Bytes that move without being counted are not known; should there be any, they are seen after this time.
 const LONGEST_BLINDNESS: Duration = Duration::from_secs(1);
@@ -277,7 +275,10 @@ impl Watch {
             // Stillness and newness are told by comparing with what was there at the start.
             self.survey(Width::All).await?;
             if !self.has_listener && self.engine.holders().is_empty() && self.engine.idle() == 0 {
-                return Ok(format!("nothing to drain: nothing listens on port {} and no connection is open", self.list()));
+                return Ok(format!(
+                    "nothing to drain: nothing listens on port {} and no connection is open",
+                    self.list()
+                ));
             }
         }
         loop {
@@ -289,8 +290,8 @@ impl Watch {
             let mut decision = self.engine.decide(at);
             if let Decision::Wait { need, until } = decision {
                 let moved = segments.is_none() || segments != self.looked.0;
-                let is_due = until.is_some_and(|until| until <= at)
-                    || at.saturating_sub(self.looked.1) >= LONGEST_BLINDNESS;
+                let is_due =
+                    until.is_some_and(|until| until <= at) || at.saturating_sub(self.looked.1) >= LONGEST_BLINDNESS;
                 let acted = match need {
                     Need::Recheck if !(moved || is_due) => false,
                     Need::Recheck if matches!(self.eyes, Eyes::Diag(_)) => {
@@ -315,7 +316,10 @@ impl Watch {
                     // The look took time: was there anybody new meanwhile?
                     self.count();
                     decision = self.engine.decide(self.now());
-                    if matches!(decision, Decision::Wait { need: Need::Survey, .. }) && need != Need::Survey && self.may_dump() {
+                    if matches!(decision, Decision::Wait { need: Need::Survey, .. })
+                        && need != Need::Survey
+                        && self.may_dump()
+                    {
                         self.survey(if counts { Width::Ours } else { Width::All }).await?;
                         self.count();
                         decision = self.engine.decide(self.now());
@@ -349,7 +353,11 @@ impl Watch {
     }
 
     fn may_dump(&self) -> bool {
-        self.dumps < DUMPS_AT_ONCE || self.dump_spent + self.dump_cost <= self.now() / DUMP_SHARE
+        let share = match self.eyes {
+            Eyes::Diag(_) => DIAG_SHARE,
+            Eyes::Proc(_) => PROC_SHARE,
+        };
+        self.dumps < DUMPS_AT_ONCE || self.dump_spent + self.dump_cost <= DUMP_CREDIT + self.now() / share
     }
 
     /// Looks at the application's connections for the engine, and on demand at all others to compare with later.
@@ -361,41 +369,42 @@ impl Watch {
         let (start, engine, ignored) = (self.start, &mut self.engine, &self.ignored);
         let (watched, others) = (&self.ports, &self.others);
         let compares = self.counters.is_none();
-        if width != Width::Others {
-            let filter = Filter {
-                states: live_states() | if wide { closed_states() } else { 0 },
-                local_ports: watched.clone(),
-                peer_ports: if wide && !ignored.is_empty() { watched.clone() } else { Vec::new() },
-                spoke: true,
-            };
+        let sees_ours = width != Width::Others;
+        let mut filter =
+            Filter { states: live_states(), local_ports: Vec::new(), peer_ports: Vec::new(), spoke: sees_ours };
+        if sees_ours {
+            filter.local_ports.extend_from_slice(watched);
+        }
+        if wide {
+            filter.states |= closed_states();
+            filter.local_ports.extend_from_slice(others);
+            filter.peer_ports.extend_from_slice(others);
+            if !ignored.is_empty() {
+                filter.peer_ports.extend_from_slice(watched);
+            }
+        }
+        if sees_ours {
             engine.begin_survey();
-            let mut row = |connection: Connection| {
-                let Some((client, key)) = sides(&connection, watched) else { return };
+        }
+        let mut row = |connection: Connection| {
+            if let Some((client, key)) = sides(&connection, watched) {
                 if ignored.contains(client) {
                     census.foreign.insert(key);
-                } else if watched.contains(&connection.local.port()) {
+                } else if watched.contains(&connection.local.port()) && sees_ours {
                     if compares {
                         census.ours.insert(key);
                     }
                     engine.observe(start.elapsed(), connection);
                 }
-            };
-            self.eyes.dump(&filter, &mut row).await?;
+            } else if connection.state != State::SynReceived
+                && let Some((_, key)) = sides(&connection, others)
+            {
+                census.foreign.insert(key);
+            }
+        };
+        self.eyes.dump(&filter, &mut row).await?;
+        if sees_ours {
             engine.end_survey(start.elapsed());
-        }
-        if wide && !others.is_empty() {
-            let filter = Filter {
-                states: live_states() & !State::SynReceived.bit() | closed_states(),
-                local_ports: others.clone(),
-                peer_ports: others.clone(),
-                spoke: false,
-            };
-            let mut row = |connection: Connection| {
-                if let Some((_, key)) = sides(&connection, others) {
-                    census.foreign.insert(key);
-                }
-            };
-            self.eyes.dump(&filter, &mut row).await?;
         }
         if compares {
             let is_new = self.census.as_ref().is_some_and(|before| !census.ours.is_subset(&before.ours));
@@ -470,16 +479,9 @@ impl Watch {
 
 /// States in which a connection may be owed something.
 fn live_states() -> u32 {
-    [
-        State::Established,
-        State::SynReceived,
-        State::FinWait1,
-        State::CloseWait,
-        State::LastAck,
-        State::Closing,
-    ]
-    .iter()
-    .fold(0, |sum, state| sum | state.bit())
+    [State::Established, State::SynReceived, State::FinWait1, State::CloseWait, State::LastAck, State::Closing]
+        .iter()
+        .fold(0, |sum, state| sum | state.bit())
 }
 
 /// States that show only that there was a connection.

@@ -141,9 +141,8 @@ impl Filter {
 /// Neither sock_diag nor `/proc/net/tcp` can be read.
 pub fn listeners() -> io::Result<Vec<SocketAddr>> {
     let mut found = Vec::new();
-    let by_diag = sock_diag::Diag::open().and_then(|mut diag| {
-        diag.dump_at_once(&Filter::listeners(), &mut |listener| found.push(listener.local))
-    });
+    let by_diag = sock_diag::Diag::open()
+        .and_then(|mut diag| diag.dump_at_once(&Filter::listeners(), &mut |listener| found.push(listener.local)));
     if by_diag.is_err() {
         found.clear();
         proc_tcp::read_at_once(&Filter::listeners(), &mut |listener| found.push(listener.local))?;
@@ -159,6 +158,12 @@ pub fn canonical(address: IpAddr) -> IpAddr {
 /// Whether only this machine can reach it.
 pub fn is_loopback(address: IpAddr) -> bool {
     canonical(address).is_loopback()
+}
+
+/// Processor time of this thread: what a look costs, however busy or throttled the machine is.
+pub(crate) fn cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 /// Waits at most this long until there is something to read.

@@ -6,16 +6,16 @@ use std::{
     fs::File,
     io::{self, Read},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use super::{Connection, Filter, State, canonical};
+use super::{Connection, Filter, State, canonical, cpu_time};
 
 const FILES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 /// About 200 rows, some 200 µs of the kernel's time: what is read before others may run.
 const PIECE: usize = 32 * 1024;
 
-/// Shows every socket that the filter passes and lets other tasks run in between; returns the time it took.
+/// Shows every socket that the filter passes and lets other tasks run in between; returns the processor time it took.
 ///
 /// # Errors
 /// There is no `/proc`, or it is hidden.
@@ -24,9 +24,9 @@ pub async fn read(filter: &Filter, row: &mut (dyn FnMut(Connection) + Send)) -> 
     for path in FILES {
         let mut reader = Reader::open(path)?;
         loop {
-            let began = Instant::now();
+            let began = cpu_time();
             let more = reader.piece(filter, row)?;
-            spent += began.elapsed();
+            spent += cpu_time().saturating_sub(began);
             if !more {
                 break;
             }
@@ -136,7 +136,8 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn reads_lines() {
-        let v4 = "   0: 0100007F:1F90 0200007F:D431 01 00000003:00000005 00:00000000 00000000  0  0 4711 1 0 20 4 30 10 -1";
+        let v4 =
+            "   0: 0100007F:1F90 0200007F:D431 01 00000003:00000005 00:00000000 00000000  0  0 4711 1 0 20 4 30 10 -1";
         let read = parse(v4).expect("a good line");
         assert_eq!((read.local, read.peer), (addr("127.0.0.1:8080"), addr("127.0.0.2:54321")));
         assert_eq!((read.send_queue, read.receive_queue, read.is_held), (3, 5, true));
@@ -152,7 +153,13 @@ mod tests {
 
     #[test]
     fn the_head_and_garbage_are_no_socket() {
-        for line in ["  sl  local_address rem_address   st tx_queue", "", "0:", "0: ü:1 ü:2 01 0:0 0 0 0 0 0 0", "0: 1:2 3:4 01 0:0 0 0 0 0 0"] {
+        for line in [
+            "  sl  local_address rem_address   st tx_queue",
+            "",
+            "0:",
+            "0: ü:1 ü:2 01 0:0 0 0 0 0 0 0",
+            "0: 1:2 3:4 01 0:0 0 0 0 0 0",
+        ] {
             assert_eq!(parse(line), None, "{line}");
         }
     }

@@ -36,8 +36,8 @@ fn parse_v6(text: &str) -> Vec<IpAddr> {
     let line = |line: &str| {
         let columns: Vec<&str> = line.split_ascii_whitespace().collect();
         let [destination, "00", _, _, hop, _, _, _, flags, _] = columns[..] else { return None };
-        let leads = destination.bytes().all(|digit| digit == b'0')
-            && u32::from_str_radix(flags, 16).ok()? & VIA_GATEWAY != 0;
+        let leads =
+            destination.bytes().all(|digit| digit == b'0') && u32::from_str_radix(flags, 16).ok()? & VIA_GATEWAY != 0;
         let hop = u128::from_str_radix(hop, 16).ok()?;
         leads.then(|| IpAddr::V6(Ipv6Addr::from(hop)))
     };

@@ -10,17 +10,15 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::{
     io::Errno,
-    net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
-    },
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with},
 };
 
-use super::{Connection, Filter, Spoke, State, canonical, wait_readable};
+use super::{Connection, Filter, Spoke, State, canonical, cpu_time, wait_readable};
 
 // From the kernel's include/uapi/linux/{netlink,sock_diag,inet_diag}.h.
 const NLMSG_ERROR: u16 = 2;
@@ -67,7 +65,7 @@ pub struct Diag {
     socket: OwnedFd,
     buffer: Vec<u8>,
     sequence: u32,
-    /// Time spent in the kernel and in reading its answers.
+    /// Processor time spent in the kernel and in reading its answers.
     spent: Duration,
 }
 
@@ -84,7 +82,7 @@ impl Diag {
         Ok(Self { socket, buffer: vec![0; PIECE], sequence: 0, spent: Duration::ZERO })
     }
 
-    /// Time spent by this value so far, for whoever has to stay within a budget.
+    /// Processor time spent by this value so far, for whoever has to stay within a budget.
     pub fn spent(&self) -> Duration {
         self.spent
     }
@@ -122,9 +120,9 @@ impl Diag {
     /// # Errors
     /// The kernel refuses.
     pub fn query(&mut self, handle: &Handle) -> io::Result<Option<Connection>> {
-        let began = Instant::now();
+        let began = cpu_time();
         let found = self.query_now(handle);
-        self.spent += began.elapsed();
+        self.spent += cpu_time().saturating_sub(began);
         found
     }
 
@@ -145,7 +143,7 @@ impl Diag {
 
     /// Starts a dump; `false` when there is nothing of the kind (no IPv6).
     fn begin(&mut self, family: u8, filter: &Filter) -> io::Result<bool> {
-        let began = Instant::now();
+        let began = cpu_time();
         let mut message = self.request(family, filter.states, filter.spoke, NLM_F_REQUEST | NLM_F_DUMP);
         let program = compile(filter);
         if !program.is_empty() {
@@ -156,7 +154,7 @@ impl Diag {
             message.extend_from_slice(&program);
         }
         let sent = self.send(message);
-        self.spent += began.elapsed();
+        self.spent += cpu_time().saturating_sub(began);
         match sent {
             Err(error) if family == AF_INET6 && error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(false),
             other => other.map(|()| true),
@@ -165,7 +163,7 @@ impl Diag {
 
     /// Fetches one piece of a dump; `false` when it was the last.
     fn piece(&mut self, filter: &Filter, row: &mut dyn FnMut(Connection)) -> io::Result<bool> {
-        let began = Instant::now();
+        let began = cpu_time();
         let length = self.receive()?;
         let mut more = true;
         for message in messages(&self.buffer[..length], self.sequence) {
@@ -181,7 +179,7 @@ impl Diag {
                 Message::Error(error) => return Err(error.into()),
             }
         }
-        self.spent += began.elapsed();
+        self.spent += cpu_time().saturating_sub(began);
         Ok(more)
     }
 
@@ -340,12 +338,7 @@ mod tests {
     use super::*;
 
     fn established(ports: &[u16]) -> Filter {
-        Filter {
-            states: State::Established.bit(),
-            local_ports: ports.to_vec(),
-            peer_ports: Vec::new(),
-            spoke: true,
-        }
+        Filter { states: State::Established.bit(), local_ports: ports.to_vec(), peer_ports: Vec::new(), spoke: true }
     }
 
     fn dump(filter: &Filter) -> Vec<Connection> {

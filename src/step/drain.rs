@@ -286,10 +286,7 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong() {
-        let (drain, problems) = mean(
-            "ports = [0, 70000]\nquiet-min = \"6s\"\nignore-peers = [\"10.0.0.0/33\"]",
-            &[],
-        );
+        let (drain, problems) = mean("ports = [0, 70000]\nquiet-min = \"6s\"\nignore-peers = [\"10.0.0.0/33\"]", &[]);
         assert_eq!(drain, None);
         let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let place = "boathook.toml: pre-stop: step \"drain\"";
@@ -330,7 +327,9 @@ mod tests {
         use clap::{Args, Command, FromArgMatches};
         let command = Typed::augment_args(Command::new("drain"));
         let matches = command
-            .try_get_matches_from(["drain", "--port", "80", "--ports", "443,8443", "--settle", "2s", "--source", "proc"])
+            .try_get_matches_from([
+                "drain", "--port", "80", "--ports", "443,8443", "--settle", "2s", "--source", "proc",
+            ])
             .expect("good arguments");
         let typed = Typed::from_arg_matches(&matches).expect("good arguments");
         assert_eq!(typed.ports, [Number(80), Number(443), Number(8443)]);
