@@ -75,8 +75,8 @@ fn raise_loopback() {
     unsafe {
         let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
         let mut request: libc::ifreq = std::mem::zeroed();
-        request.ifr_name[0] = b'l'.cast_signed().into();
-        request.ifr_name[1] = b'o'.cast_signed().into();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
         request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
         libc::ioctl(socket, libc::SIOCSIFFLAGS, &request);
         libc::close(socket);
@@ -208,35 +208,32 @@ fn measure(number: usize) {
         for case in ["idle", "slow answer", "slow answer, closed", "visits"] {
             // So that everything before is idle.
             thread::sleep(Duration::from_millis(1200));
-            let last: thread::JoinHandle<(Instant, Option<TcpStream>)>;
             let began = Instant::now();
-            match case {
+            let last: thread::JoinHandle<(Instant, Option<TcpStream>)> = match case {
                 "slow answer" | "slow answer, closed" => {
                     let mut stream = TcpStream::connect(address).expect("it listens");
                     let is_closed = case != "slow answer";
                     stream.write_all(&[65, if is_closed { b'c' } else { b'k' }]).expect("it reads");
-                    last = thread::spawn(move || {
+                    thread::spawn(move || {
                         stream.read_exact(&mut [0]).expect("it answers");
                         let at = Instant::now();
                         (at + if is_closed { Duration::ZERO } else { second }, Some(stream))
-                    });
+                    })
                 }
-                "visits" => {
-                    last = thread::spawn(move || {
-                        let mut at = Instant::now();
-                        while began.elapsed() < Duration::from_millis(5500) {
-                            at = Instant::now();
-                            let mut stream = TcpStream::connect(address).expect("it listens");
-                            stream.write_all(&[0, b'k']).expect("it reads");
-                            stream.read_exact(&mut [0]).expect("it answers");
-                            drop(stream);
-                            thread::sleep(Duration::from_millis(100));
-                        }
-                        (at + second, None)
-                    });
-                }
-                _ => last = thread::spawn(move || (began, None)),
-            }
+                "visits" => thread::spawn(move || {
+                    let mut at = Instant::now();
+                    while began.elapsed() < Duration::from_millis(5500) {
+                        at = Instant::now();
+                        let mut stream = TcpStream::connect(address).expect("it listens");
+                        stream.write_all(&[0, b'k']).expect("it reads");
+                        stream.read_exact(&mut [0]).expect("it answers");
+                        drop(stream);
+                        thread::sleep(Duration::from_millis(100));
+                    }
+                    (at + second, None)
+                }),
+                _ => thread::spawn(move || (began, None)),
+            };
             let started = Instant::now();
             let (mut child, mut output) = start(&mut drain_command(address.port(), source));
             let outcome = line(&mut output);
