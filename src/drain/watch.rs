@@ -44,6 +44,8 @@ const DUMP_CREDIT: Duration = Duration::from_millis(25);
 const DUMP_PER_SOCKET: Duration = Duration::from_micros(2);
 /// …but not earlier than this: what it shows must still be fresh then ([`super::engine::FRESH`]).
 const LONGEST_LEAD: Duration = Duration::from_millis(40);
+/// A quicker dump is begun when its time has come.
+const SHORTEST_LEAD: Duration = Duration::from_millis(5);
 /// So many dumps are granted whatever they cost: one to compare with, one to decide on.
 const DUMPS_AT_ONCE: usize = 2;
 /// Bytes that move without being counted are not known; should there be any, they are seen after this time.
@@ -218,7 +220,9 @@ impl Watch {
             dumps: 0,
             dump_cost: Duration::ZERO,
             dump_spent: Duration::ZERO,
-            lead: DUMP_PER_SOCKET.saturating_mul(count_sockets()).min(LONGEST_LEAD),
+            lead: Some(DUMP_PER_SOCKET.saturating_mul(count_sockets()).min(LONGEST_LEAD))
+                .filter(|&lead| lead >= SHORTEST_LEAD)
+                .unwrap_or_default(),
             has_listener: all().any(|port| ports.contains(&port)),
             ports,
             own,
@@ -301,6 +305,16 @@ impl Watch {
                 let is_due =
                     until.is_some_and(|until| until <= at) || at.saturating_sub(self.looked.1) >= LONGEST_BLINDNESS;
                 let acted = match need {
+                    Need::Time | Need::Recheck
+                        if until != looked_ahead_to
+                            && until.is_some_and(|until| at < until && until - at <= self.lead)
+                            && self.may_dump() =>
+                    {
+                        looked_ahead_to = until;
+                        self.looked = (segments, at);
+                        self.survey(Width::Ours).await?;
+                        true
+                    }
                     Need::Recheck if !(moved || is_due) => false,
                     Need::Recheck if matches!(self.eyes, Eyes::Diag(_)) => {
                         self.looked = (segments, at);
@@ -316,16 +330,6 @@ impl Watch {
                     // New connections are found by comparing only.
                     Need::Time if !counts && self.may_dump() => {
                         self.survey(Width::All).await?;
-                        true
-                    }
-                    Need::Time
-                        if until != looked_ahead_to
-                            && until.is_some_and(|until| until.saturating_sub(at) <= self.lead)
-                            && self.may_dump() =>
-                    {
-                        looked_ahead_to = until;
-                        self.looked = (segments, at);
-                        self.survey(Width::Ours).await?;
                         true
                     }
                     _ => false,
