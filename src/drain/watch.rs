@@ -307,7 +307,9 @@ impl Watch {
                 let acted = match need {
                     Need::Time | Need::Recheck
                         if until != looked_ahead_to
-                            && until.is_some_and(|until| at < until && until - at <= self.lead)
+                            && until.is_some_and(|until| {
+                                at < until && until - at <= self.lead && self.may_end_at(until)
+                            })
                             && self.may_dump() =>
                     {
                         looked_ahead_to = until;
@@ -373,6 +375,11 @@ impl Watch {
     /// Whether anything else could get connections at all, as far as is known.
     fn can_tell_apart(&self) -> bool {
         !self.others.is_empty() || !self.ignored.is_empty()
+    }
+
+    /// Whether a look at the sockets could end the drain at that moment, as far as is known now.
+    fn may_end_at(&self, at: Moment) -> bool {
+        !matches!(self.engine.decide(at), Decision::Wait { need: Need::Time | Need::Attribution, .. })
     }
 
     fn may_dump(&self) -> bool {
