@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+pub mod drain;
+
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use toml::Spanned;
