@@ -106,7 +106,7 @@ toolchain:
 # Installs what is missing where that needs no question (root, or sudo without a password), and names what stays missing.
 packages:
 	@missing() { for pair in $(DEBIAN_PACKAGES); do
-		PATH=$$PATH:/usr/sbin:/sbin command -v "$${pair#*:}" >/dev/null || echo "$$1$${pair%%:*}"
+		PATH=$$PATH:/usr/sbin:/sbin command -v "$${pair#*:}" >/dev/null || echo "$${pair%%:*}"
 	done; }
 	as_root() { if [ "$$(id -u)" = 0 ]; then "$$@"; else sudo -n "$$@"; fi; }
 	if [ -n "$$(missing)" ] && command -v apt-get >/dev/null && as_root true 2>/dev/null; then
