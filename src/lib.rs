@@ -1,6 +1,60 @@
 //! The map: `argv → cli → config → plan → runner → report → exit code`.
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`cli`] | what may be typed |
+//! | [`command`] | what each subcommand does, one call after the other |
+//! | [`config`] | the TOML file: what was typed, then what it means, or every problem |
+//! | [`problem`] | what is wrong with what a user wrote, and where |
+//! | [`duration`], [`number`] | how times and numbers are typed |
+//! | [`hook`] | the four hooks, the phases and what may follow what |
+//! | [`plan`] | a hook's time as pure arithmetic |
+//! | [`runner`] | runs a plan; the only room that knows what time it is |
+//! | [`step`] | the kinds of step, one room each behind one door |
+//! | [`drain`], [`net`] | when an application is drained, and what the kernel knows of its connections |
+//! | [`client`], [`value`] | requests that steps send, and values in their answers |
+//! | [`report`], [`status`], [`termination`], [`log`] | what happened, told to callers, people, the platform and the log |
+//! | [`redact`] | keeps secrets out of all of those |
+//! | [`agent`] | one container's life: the phase, and one run of each hook that everybody joins |
+//! | [`door`] | the agent as its callers see it |
+//! | [`server`], [`control`] | the port and the Unix socket |
+//! | [`service`] | opens and closes them around an agent that stays |
+//! | [`life`], [`beside`], [`one_step`] | `run`; `serve` and the exec hooks; `step` |
+//! | [`process`] | the reaper, the main process, what steps start, signals |
+//! | [`check`], [`install`] | two subcommands of their own |
+//! | [`exit`], [`fatal`] | the table of exit codes, and errors that end a command |
+//! | [`sys`] | the kernel's interfaces that need care |
 
+pub mod agent;
+pub mod beside;
+pub mod check;
+pub mod cli;
+pub mod client;
+pub mod command;
+pub mod config;
+pub mod control;
+pub mod door;
+pub mod drain;
 pub mod duration;
+pub mod exit;
+pub mod fatal;
+pub mod hook;
+pub mod install;
+pub mod life;
+pub mod log;
+pub mod net;
+pub mod number;
+pub mod one_step;
+pub mod plan;
 pub mod problem;
 pub mod process;
+pub mod redact;
+pub mod report;
+pub mod runner;
+pub mod server;
+pub mod service;
+pub mod status;
 pub mod step;
+pub mod sys;
+pub mod termination;
+pub mod value;

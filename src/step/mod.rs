@@ -11,8 +11,17 @@ use std::{
 
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
+use toml::Spanned;
 
-use crate::{problem::Scope, process::Processes};
+use crate::{duration::Span, problem::Scope, process::Processes};
+
+pub mod condition;
+pub mod file;
+pub mod kinds;
+pub mod sleep;
+
+pub use condition::Condition;
+pub use kinds::{Action, StepCommand, TypedStep};
 
 /// How one attempt at a step ended. A failure is data for the report, not an error of the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,4 +88,155 @@ impl Progress {
     pub fn now(&self) -> String {
         self.0.lock().expect("no holder of this lock can panic").clone()
     }
+}
+
+/// What happens to the hook when a step has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The hook goes on and may still succeed.
+    Continue,
+    /// The hook fails; only essential steps still run.
+    Abort,
+}
+
+/// A named action with what is common to all kinds.
+#[derive(Debug)]
+pub struct Step {
+    pub name: String,
+    pub action: Action,
+    /// For the whole step, all its attempts and pauses; `None`: what is left of the hook.
+    pub timeout: Option<Duration>,
+    /// For one attempt.
+    pub attempt_timeout: Option<Duration>,
+    pub on_failure: OnFailure,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// The pause before the first retry; it doubles each time.
+    pub backoff: Duration,
+    pub when: Option<Condition>,
+    /// Its time is reserved, and it runs also when the hook was aborted or is in a hurry.
+    pub essential: bool,
+}
+
+/// The first pause between attempts: long enough for a blip to pass, short enough for a grace period.
+const BACKOFF: Duration = Duration::from_millis(500);
+
+/// No pause is longer: within a grace period a longer one is as good as giving up.
+pub const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+
+/// More steps than any container has; more of them would only make the report unreadable.
+const MOST_STEPS: usize = 100;
+
+/// What all kinds share, on the command line.
+#[derive(Debug, Default, clap::Args)]
+pub struct StepOptions {
+    /// The longest that the step may take, all attempts together
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    timeout: Option<Span>,
+    /// The longest that one attempt may take
+    #[arg(long, value_name = "DURATION")]
+    attempt_timeout: Option<Span>,
+    /// Attempts after the first, with growing pauses between
+    #[arg(long, value_name = "N")]
+    retries: Option<u32>,
+    /// The pause before the first retry; doubles each time
+    #[arg(long, value_name = "DURATION")]
+    backoff: Option<Span>,
+}
+
+impl StepOptions {
+    fn typed(self) -> TypedStep {
+        TypedStep { timeout: self.timeout, attempt_timeout: self.attempt_timeout, retries: self.retries, backoff: self.backoff, ..TypedStep::default() }
+    }
+}
+
+/// Gives meaning to a list of typed steps; `line_of` turns a place in the text into its line.
+pub fn mean_steps(typed: Vec<Spanned<TypedStep>>, line_of: &dyn Fn(usize) -> usize, scope: &mut Scope<'_>) -> Vec<Step> {
+    if typed.len() > MOST_STEPS {
+        scope.problem("", format!("{} steps are more than {MOST_STEPS}", typed.len()), "put what belongs together into one command".to_owned());
+        return Vec::new();
+    }
+    let hook = scope.place.clone();
+    let mut steps: Vec<Step> = Vec::new();
+    for (index, typed) in typed.into_iter().enumerate() {
+        scope.line = Some(line_of(typed.span().start));
+        let typed = typed.into_inner();
+        scope.place = match &typed.name {
+            Some(name) => format!("{hook}: step \"{name}\""),
+            None => format!("{hook}: step {}", index + 1),
+        };
+        let Some(mut step) = mean_step(typed, scope) else { continue };
+        if step.name.is_empty() {
+            // Unnamed steps are called by their kind, with a number when there are several.
+            let kind = step.action.name();
+            let same = steps.iter().filter(|other| other.name == kind || other.name.starts_with(&format!("{kind} "))).count();
+            step.name = if same == 0 { kind.into() } else { format!("{kind} {}", same + 1) };
+        } else if steps.iter().any(|other| other.name == step.name) {
+            scope.problem("name", "another step of this hook has the same name", "give each its own: logs and reports go by it".to_owned());
+        }
+        steps.push(step);
+    }
+    scope.place = hook;
+    scope.line = None;
+    steps
+}
+
+/// Gives meaning to one typed step; its name stays empty when none was typed.
+pub fn mean_step(mut typed: TypedStep, scope: &mut Scope<'_>) -> Option<Step> {
+    let before = scope.problems.len();
+    if let Some(name) = &typed.name
+        && (name.is_empty() || name.len() > 63 || name.chars().any(char::is_control))
+    {
+        scope.problem("name", "a name has 1 to 63 printable characters", "shorten it".to_owned());
+    }
+    for (key, span) in [("timeout", typed.timeout), ("attempt-timeout", typed.attempt_timeout)] {
+        if span.is_some_and(|span| span.0.is_zero()) {
+            scope.problem(key, "no time at all is left for the step", "give it some, or leave the key out for what is left of the hook".to_owned());
+        }
+    }
+    let on_failure = match typed.on_failure.as_deref() {
+        None | Some("abort") => OnFailure::Abort,
+        Some("continue") => OnFailure::Continue,
+        Some(other) => {
+            scope.problem("on-failure", format!("`{other}` is neither \"continue\" nor \"abort\""), None);
+            OnFailure::Abort
+        }
+    };
+    let retries = typed.retries.unwrap_or(0);
+    if retries > 1000 {
+        scope.problem("retries", format!("{retries} retries are more than 1000"), "bound the step by its timeout instead".to_owned());
+    }
+    if typed.group.is_some() && (retries > 0 || typed.attempt_timeout.is_some()) {
+        scope.problem("retries", "a group is not retried as a whole", "give its steps their own retries".to_owned());
+    }
+    let when = typed.when.take().and_then(|when| Condition::mean(when, scope));
+    let action = typed.action(scope)?;
+    let essential = typed.essential || matches!(&action, Action::Group(steps) if steps.iter().any(|step| step.essential));
+    (scope.problems.len() == before).then(|| Step {
+        name: typed.name.unwrap_or_default(),
+        action,
+        timeout: typed.timeout.map(|span| span.0),
+        attempt_timeout: typed.attempt_timeout.map(|span| span.0),
+        on_failure,
+        retries,
+        backoff: typed.backoff.map_or(BACKOFF, |span| span.0),
+        when,
+        essential,
+    })
+}
+
+fn mean_group(typed: Vec<Spanned<TypedStep>>, scope: &mut Scope<'_>) -> Option<Action> {
+    if typed.is_empty() {
+        scope.problem("group", "it has no steps", "add some, or take it out".to_owned());
+        return None;
+    }
+    if typed.iter().any(|step| step.get_ref().group.is_some()) {
+        scope.problem("group", "a group within a group", "one level is enough: put the steps side by side".to_owned());
+        return None;
+    }
+    let (before, line, count) = (scope.problems.len(), scope.line, typed.len());
+    // Only the line of the group itself is known here; the place names the step.
+    let steps = mean_steps(typed, &|_| line.unwrap_or_default(), scope);
+    scope.line = line;
+    (scope.problems.len() == before && steps.len() == count).then_some(Action::Group(steps))
 }

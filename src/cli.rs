@@ -1,0 +1,134 @@
+//! The command line: what may be typed, and nothing of what it does (`command.rs`).
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::step::StepCommand;
+
+/// Runs what has to happen when a container starts and stops: hooks, drain, entrypoint.
+#[derive(Debug, Parser)]
+#[command(
+    name = "boathook",
+    version,
+    about = "Runs what has to happen when a container starts and stops, inside the pod's grace period",
+    after_help = "Example:\n  ENTRYPOINT [\"/boathook\", \"run\", \"--\", \"nginx\", \"-g\", \"daemon off;\"]\n\n\
+        Exit codes: 0 success, 1 the hook failed, 64 usage, 69 no agent runs here, 70 the system refused, 77 not permitted, 78 configuration;\n\
+        `run` passes on the main process's code (128+N for a signal, 126 not executable, 127 not found)."
+)]
+pub struct Cli {
+    /// The configuration file; else BOATHOOK_CONFIG, else /etc/boathook/boathook.toml, else the defaults
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Be the entrypoint: start the main process, serve the hooks, pass on signals, reap orphans
+    #[command(after_help = "Example:\n  boathook run -- nginx -g 'daemon off;'")]
+    Run {
+        /// The main process and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// Serve the hooks beside a main process that boathook did not start
+    #[command(after_help = "Example:\n  boathook serve --background   (as postStart.exec, where the entrypoint cannot change)")]
+    Serve(Serve),
+    /// Run the post-start hook, or join it: for postStart.exec
+    #[command(after_help = "Example:\n  postStart: { exec: { command: [\"/boathook\", \"started\"] } }")]
+    Started,
+    /// Run the pre-stop hook, or join it: for preStop.exec
+    #[command(after_help = "Example:\n  preStop: { exec: { command: [\"/boathook\", \"shutdown\"] } }")]
+    Shutdown,
+    /// Ask the agent whether traffic should be sent here (exit code 0 or 1): for readinessProbe.exec
+    #[command(after_help = "Example:\n  readinessProbe: { exec: { command: [\"/boathook\", \"ready\"] } }")]
+    Ready,
+    /// Ask the agent whether it is alive (exit code 0 or 1): for livenessProbe.exec
+    #[command(after_help = "Example:\n  livenessProbe: { exec: { command: [\"/boathook\", \"live\"] } }")]
+    Live,
+    /// Show what the agent is doing
+    #[command(after_help = "Example:\n  kubectl exec my-pod -- /boathook status")]
+    Status(Format),
+    /// Show what the hooks did: every step's outcome, time and reason
+    #[command(after_help = "Example:\n  kubectl exec my-pod -- /boathook report --json")]
+    Report(Format),
+    /// Check the configuration and show the worst case of its time
+    #[command(after_help = "Example:\n  boathook check --config boathook.toml")]
+    Check,
+    /// Print the complete commented reference configuration
+    #[command(after_help = "Example:\n  boathook config > boathook.toml")]
+    Config,
+    /// Run one step by hand, without a configuration file
+    #[command(after_help = "Example:\n  preStop: { exec: { command: [\"/boathook\", \"step\", \"drain\", \"--port\", \"8080\", \"--timeout\", \"25s\"] } }")]
+    Step {
+        #[command(subcommand)]
+        step: Box<StepCommand>,
+    },
+    /// Copy this binary into a folder: for an init container that brings it into an emptyDir
+    #[command(after_help = "Example:\n  initContainers: [{ image: boathook, command: [\"/boathook\", \"install\", \"/shared\"] }]")]
+    Install {
+        /// The folder; the binary is put there as `boathook`
+        dir: PathBuf,
+    },
+    /// Print the completions for a shell
+    #[command(after_help = "Example:\n  boathook completions bash > /etc/bash_completion.d/boathook")]
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+    /// Look up a name and print its addresses: a process of its own, because a lookup cannot be cancelled
+    #[command(name = "__resolve", hide = true)]
+    Resolve { name: String },
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Go to the background once the hooks can be called; this command then ends
+    #[arg(long)]
+    pub background: bool,
+    /// Run the post-start hook too and end with its result: makes this one command the whole postStart.exec
+    #[arg(long, requires = "background")]
+    pub started: bool,
+    /// Says on stdout that it listens, then lets go of it: the background half of --background
+    #[arg(long, hide = true)]
+    pub announce: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Format {
+    /// As JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The completions for a shell, made from the parser itself.
+pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "boathook", &mut text);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parser_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_shows_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+                let path = format!("{path} {}", sub.get_name());
+                let help = sub.clone().render_long_help().to_string();
+                assert!(help.contains("Example:"), "`{path} --help` has no example");
+                check(sub, &path);
+            }
+        }
+        check(&Cli::command(), "boathook");
+    }
+}

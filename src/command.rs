@@ -1,0 +1,130 @@
+//! What each subcommand does: calls the rooms in order and turns what they say into an exit code. Prints results on
+//! stdout; errors go up to `main`.
+
+use std::{
+    io::Write,
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use crate::{
+    beside, check,
+    cli::{Cli, Command, Format, completions},
+    client,
+    config::{self, Config},
+    control::{self, Joined},
+    exit,
+    fatal::Fatal,
+    hook::Hook,
+    install, life,
+    log::{self, Target},
+    one_step, report, status,
+};
+
+/// Asking an agent that answers everything at once takes milliseconds; one that takes longer is stuck.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Does what was typed; gives the exit code.
+///
+/// # Errors
+/// The command could not do its job: the code and what to tell the user.
+pub fn execute(cli: Cli) -> Result<u8, Fatal> {
+    let config = cli.config.as_deref();
+    match cli.command {
+        Command::Run { command } => {
+            let config = load(config, Target::Stderr)?;
+            on_runtime(life::run(config, &command))
+        }
+        Command::Serve(serve) if serve.background => beside::serve_in_background(config, serve.started),
+        Command::Serve(serve) => {
+            let config = load(config, if serve.announce { Target::Container } else { Target::Stderr })?;
+            on_runtime(beside::serve(config, serve.announce))
+        }
+        Command::Started => exec_hook(config, Hook::PostStart, "/started"),
+        Command::Shutdown => exec_hook(config, Hook::PreStop, "/shutdown"),
+        Command::Ready => probe("/ready"),
+        Command::Live => probe("/live"),
+        Command::Status(format) => show("/status", &format, status::status_for_people),
+        Command::Report(format) => show("/report", &format, status::report_for_people),
+        Command::Check => {
+            let config = config::load(config).map_err(|problems| Fatal::config(&problems))?;
+            config.check_listener()?;
+            print(check::describe(&config).as_bytes())
+        }
+        Command::Config => print(config::REFERENCE.as_bytes()),
+        Command::Step { step } => on_runtime(one_step::run(*step)),
+        Command::Install { dir } => {
+            let path = install::install(&dir).map_err(|text| Fatal::new(exit::FAILED, text))?;
+            print(format!("installed {}\n", path.display()).as_bytes())
+        }
+        Command::Completions { shell } => print(&completions(shell)),
+        // It prints the addresses itself, and its exit code is all that is left to say.
+        Command::Resolve { name } => Ok(u8::from(client::resolve_main(&name) != ExitCode::SUCCESS)),
+    }
+}
+
+fn load(named: Option<&Path>, target: Target) -> Result<Config, Fatal> {
+    let config = config::load(named).map_err(|problems| Fatal::config(&problems))?;
+    log::start(&config.log, &config.secrets, target);
+    Ok(config)
+}
+
+/// One thread does everything: nothing here computes for long, and a thread costs memory for its whole life.
+fn on_runtime(work: impl Future<Output = Result<u8, Fatal>>) -> Result<u8, Fatal> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Fatal::new(exit::INTERNAL, format!("cannot start: {error}\n  help: see the container's limits on open files and threads")))?;
+    let done = runtime.block_on(work);
+    // A thread that hangs in a dead file system must not hold the exit.
+    runtime.shutdown_background();
+    done
+}
+
+/// `started` and `shutdown`: join the agent's run, or be the agent for this one hook.
+fn exec_hook(config: Option<&Path>, hook: Hook, path: &str) -> Result<u8, Fatal> {
+    match control::join_or_lead("POST", path, None) {
+        Ok(Joined::Answer(answer)) => hook_answer(&answer.body, answer.is_success()),
+        Ok(Joined::Lead(lock)) => {
+            let config = load(config, Target::of_caller())?;
+            on_runtime(async move {
+                let (succeeded, body) = beside::one_hook(config, hook, lock).await?;
+                hook_answer(&body, succeeded)
+            })
+        }
+        Err(error) => Err(beside::no_answer(&error)),
+    }
+}
+
+/// The exit code of a hook command; a failure's one line goes to stderr, which `kubectl describe pod` shows for
+/// post-start and nothing else does.
+///
+/// # Errors
+/// The hook failed.
+pub fn hook_answer(body: &str, succeeded: bool) -> Result<u8, Fatal> {
+    if succeeded {
+        return Ok(exit::OK);
+    }
+    Err(Fatal::new(exit::FAILED, report::cut(&status::answer_for_people(body), report::LONGEST_REASON)))
+}
+
+fn probe(path: &str) -> Result<u8, Fatal> {
+    let answer = control::call("GET", path, Some(ANSWER)).map_err(|error| beside::no_answer(&error))?;
+    print(answer.body.as_bytes())?;
+    Ok(if answer.is_success() { exit::OK } else { exit::FAILED })
+}
+
+fn show(path: &str, format: &Format, for_people: fn(&str) -> String) -> Result<u8, Fatal> {
+    let answer = control::call("GET", path, Some(ANSWER)).map_err(|error| beside::no_answer(&error))?;
+    if format.json { print(format!("{}\n", answer.body).as_bytes()) } else { print(for_people(&answer.body).as_bytes()) }
+}
+
+/// Prints a result; a reader that has gone away (`| head`) is no error.
+fn print(bytes: &[u8]) -> Result<u8, Fatal> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Fatal::new(exit::INTERNAL, format!("stdout: {error}"))),
+        _ => Ok(exit::OK),
+    }
+}

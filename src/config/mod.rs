@@ -1,0 +1,76 @@
+//! The configuration: found (`--config`, else `BOATHOOK_CONFIG`, else the usual place), read as typed, given meaning.
+//! Either the whole of it is good or the caller gets every problem; nothing is ever skipped.
+
+mod document;
+mod meaning;
+pub mod typed;
+
+use std::path::{Path, PathBuf};
+
+pub use meaning::{App, Config, Gate, HookConfig, LogConfig, LogFormat, Server};
+
+use crate::problem::Problem;
+use document::Document;
+
+/// Where a configuration is looked for when nobody names one.
+pub const USUAL_PLACE: &str = "/etc/boathook/boathook.toml";
+
+/// The complete commented reference.
+pub const REFERENCE: &str = include_str!("../../config/boathook.toml");
+
+/// A mounted ConfigMap holds at most 1 MiB (Kubernetes' limit); a larger file is not a configuration.
+const LARGEST: usize = 1 << 20;
+
+/// Finds, reads and checks the configuration.
+///
+/// # Errors
+/// Every problem in it.
+pub fn load(named: Option<&Path>) -> Result<Config, Vec<Problem>> {
+    let from_environment = std::env::var_os("BOATHOOK_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let (path, source) = match (named, &from_environment) {
+        (Some(path), _) => (path, "--config"),
+        (None, Some(path)) => (path.as_path(), "BOATHOOK_CONFIG"),
+        (None, None) => (Path::new(USUAL_PLACE), ""),
+    };
+    let file = path.display().to_string();
+    let text = match crate::sys::files::read_small(path, LARGEST) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && source.is_empty() => return Ok(Config::without_file()),
+        Err(error) => {
+            let help = match source {
+                "" => "put a regular TOML file there, or none for the defaults".into(),
+                source => format!("{source} names this file; mount it there, or name another"),
+            };
+            return Err(vec![whole_file(&file, format!("cannot be read: {error}"), Some(help))]);
+        }
+    };
+    let Ok(text) = String::from_utf8(text) else {
+        return Err(vec![whole_file(&file, "is not text (not UTF-8)".into(), Some("a configuration is a TOML file; `boathook config` prints one".into()))]);
+    };
+    parse(&file, &text, &|name| std::env::var(name).ok())
+}
+
+/// Reads a configuration from its text; `environment` gives the values for `${NAME}`.
+///
+/// # Errors
+/// Every problem in it.
+pub fn parse(file: &str, text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut document = Document::new(file, text);
+    let typed: Option<typed::Config> = document.read(environment, &mut problems);
+    let config = typed.map(|typed| meaning::mean(typed, &document, environment, &mut problems));
+    for problem in &mut problems {
+        problem.what = document.hide_values(&problem.what);
+    }
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => {
+            problems.sort_by_key(|problem| problem.line);
+            Err(problems)
+        }
+    }
+}
+
+fn whole_file(file: &str, what: String, help: Option<String>) -> Problem {
+    Problem { file: file.into(), line: None, place: String::new(), what, help }
+}

@@ -1,0 +1,80 @@
+//! `boathook step KIND`: one step by hand, as a hook of a single step, without a configuration file.
+
+use tokio::sync::watch;
+
+use crate::{
+    config::{HookConfig, LogConfig},
+    exit,
+    fatal::Fatal,
+    hook::Hook,
+    log::{self, Target},
+    plan,
+    problem::Scope,
+    process::{Processes, Signals},
+    redact::Secrets,
+    report::{HookReport, Live, Outcome, StepReport},
+    runner::{self, Tools, Urgency, Which},
+    step::{self, OwnTraffic, StepCommand},
+};
+
+/// Runs the step; gives the exit code.
+///
+/// # Errors
+/// What was typed makes no sense (64), or the step failed (1).
+pub async fn run(command: StepCommand) -> Result<u8, Fatal> {
+    let (mut problems, mut secrets) = (Vec::new(), Vec::new());
+    let mut scope =
+        Scope { file: "command line", line: None, place: String::new(), app_ports: &[], secrets: &mut secrets, problems: &mut problems };
+    let Some(mut step) = step::mean_step(command.typed(), &mut scope) else {
+        return Err(Fatal { code: exit::USAGE, lines: problems.iter().map(ToString::to_string).collect() });
+    };
+    let secrets = Secrets::new(secrets);
+    log::start(&LogConfig::default(), &secrets, Target::of_caller());
+    let refused = |what: &str, error: std::io::Error| Fatal::new(exit::INTERNAL, format!("{what}: {error}"));
+    let processes = Processes::start(true).map_err(|error| refused("reaper", error))?;
+    let mut signals = Signals::install().map_err(|error| refused("signal handlers", error))?;
+    step.name = step.action.name().into();
+    let deadline = step.timeout.unwrap_or(plan::GRACE_PERIOD);
+    let live = Live::new(HookReport {
+        hook: Hook::PreStop,
+        outcome: Outcome::Running,
+        trigger: "boathook step".into(),
+        reason: String::new(),
+        started_at: 0.0,
+        took: None,
+        deadline: deadline.as_secs_f64(),
+        hurried: false,
+        steps: vec![StepReport {
+            name: step.name.clone(),
+            kind: step.action.name(),
+            outcome: Outcome::Pending,
+            started: None,
+            took: None,
+            tries: 0,
+            reason: String::new(),
+            essential: false,
+        }],
+    });
+    let tools = Tools {
+        processes: processes.clone(),
+        own_traffic: OwnTraffic::default(),
+        app_ports: Vec::new(),
+        main_process: (std::process::id() != 1).then_some(1),
+        secrets,
+    };
+    let config = HookConfig { steps: vec![step], deadline };
+    let (urge, urged) = watch::channel(Urgency::Calm);
+    let stop_on = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
+    let mut hook = std::pin::pin!(runner::run_hook(Hook::PreStop, &config, Which::All, &live, &tools, urged));
+    loop {
+        tokio::select! {
+            () = &mut hook => break,
+            received = signals.next() => if stop_on.contains(&received.signal) {
+                urge.send_replace(Urgency::Cancel);
+            },
+        }
+    }
+    processes.end_steps();
+    let report = live.snapshot();
+    if report.has_succeeded() { Ok(exit::OK) } else { Err(Fatal::new(exit::FAILED, report.reason)) }
+}

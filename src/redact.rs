@@ -1,0 +1,56 @@
+//! Keeps secrets out of everything that leaves the agent: what the configuration marked as secret is replaced wherever
+//! it would appear in a log line, a reason or a report. Pure.
+
+/// Shorter "secrets" are not replaced: they would blot out words everywhere and protect nobody.
+const SHORTEST: usize = 4;
+
+/// What stands where a secret stood.
+const MASK: &str = "[secret]";
+
+/// The values that must never be shown.
+#[derive(Clone, Default)]
+pub struct Secrets(Vec<String>);
+
+impl Secrets {
+    pub fn new(mut values: Vec<String>) -> Self {
+        values.retain(|value| value.len() >= SHORTEST);
+        // Longest first: a secret within another must not leave the rest of the longer one standing.
+        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        values.dedup();
+        Self(values)
+    }
+
+    /// The text without any secret; the same text when there is none in it.
+    pub fn redact(&self, text: String) -> String {
+        let mut text = text;
+        for secret in &self.0 {
+            if text.contains(secret.as_str()) {
+                text = text.replace(secret.as_str(), MASK);
+            }
+        }
+        text
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Never shows what it holds.
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secrets({})", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_left_standing() {
+        let secrets = Secrets::new(vec!["hunter2".into(), "hunter2-long".into(), "ab".into()]);
+        assert_eq!(secrets.redact("Bearer hunter2-long, hunter2, ab".into()), "Bearer [secret], [secret], ab");
+        assert_eq!(format!("{secrets:?}"), "Secrets(2)");
+    }
+}
