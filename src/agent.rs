@@ -244,7 +244,9 @@ impl Agent {
             secrets: self.config.secrets.clone(),
         };
         drop(state);
-        info!(hook = hook.name(), trigger, deadline = %show(config.deadline), steps = config.steps.len(), "hook started");
+        if !config.steps.is_empty() {
+            info!(hook = hook.name(), trigger, deadline = %show(config.deadline), steps = config.steps.len(), "hook started");
+        }
         let agent = Arc::clone(self);
         tokio::spawn(async move {
             runner::run_hook(hook, agent.config.hook(hook), which, &live, &tools, urged).await;
@@ -258,7 +260,9 @@ impl Agent {
         let report = Arc::new(live.snapshot());
         let line = report.line();
         if report.has_succeeded() {
-            info!(hook = hook.name(), outcome = report.outcome.name(), took = report.took, "hook ended");
+            if !report.steps.is_empty() {
+                info!(hook = hook.name(), outcome = report.outcome.name(), took = report.took, "hook ended");
+            }
             self.state().counts.succeeded[hook as usize] += 1;
         } else {
             warn!(hook = hook.name(), outcome = report.outcome.name(), took = report.took, reason = %report.reason, "hook ended");
@@ -346,7 +350,11 @@ impl Agent {
             return Some(report.reason);
         }
         let step = report.steps.iter().find(|step| step.outcome == Outcome::Running)?;
-        Some(format!("step \"{}\"{}", step.name, if step.reason.is_empty() { String::new() } else { format!(": {}", step.reason) }))
+        Some(format!(
+            "step \"{}\"{}",
+            step.name,
+            if step.reason.is_empty() { String::new() } else { format!(": {}", step.reason) }
+        ))
     }
 
     /// The report of a hook as it stands now.

@@ -33,8 +33,14 @@ const LISTENING: &[u8] = b"\x06listening\n";
 /// # Errors
 /// Only before anything is served.
 pub async fn serve(config: Config, announce: bool) -> Result<u8, Fatal> {
-    let mut signals = Signals::install().map_err(|error| Fatal::new(exit::INTERNAL, format!("signal handlers: {error}")))?;
-    let lock = control::Lock::acquire().map_err(|taken| Fatal::new(exit::INTERNAL, format!("{taken}\n  help: `boathook status` shows it; one agent a container is enough")))?;
+    let mut signals =
+        Signals::install().map_err(|error| Fatal::new(exit::INTERNAL, format!("signal handlers: {error}")))?;
+    let lock = control::Lock::acquire().map_err(|taken| {
+        Fatal::new(
+            exit::INTERNAL,
+            format!("{taken}\n  help: `boathook status` shows it; one agent a container is enough"),
+        )
+    })?;
     for hook in [Hook::PreStart, Hook::PostStop] {
         if !config.hook(hook).steps.is_empty() {
             tracing::warn!(hook = hook.name(), "only `boathook run` has this hook: its steps are not run");
@@ -48,7 +54,7 @@ pub async fn serve(config: Config, announce: bool) -> Result<u8, Fatal> {
     loop {
         let received = signals.next().await;
         if agent.config.app.stop_on.contains(&received.signal) {
-            let mut joined = agent.join(Hook::PreStop, name_of_signal(received.signal), Which::All);
+            let mut joined = agent.join(Hook::PreStop, &name_of_signal(received.signal), Which::All);
             loop {
                 tokio::select! {
                     _ = joined.wait_for(Option::is_some) => break,
@@ -143,7 +149,9 @@ pub async fn one_hook(config: Config, hook: Hook, lock: control::Lock) -> Result
     drop(stop);
     let _ = tokio::time::timeout(std::time::Duration::from_millis(200), served).await;
     processes.end_steps();
-    report.map(|report| (report.has_succeeded(), report.answer())).ok_or_else(|| Fatal::new(exit::INTERNAL, "the hook ended without a report"))
+    report
+        .map(|report| (report.has_succeeded(), report.answer()))
+        .ok_or_else(|| Fatal::new(exit::INTERNAL, "the hook ended without a report"))
 }
 
 /// A call that got no answer, with its exit code.

@@ -7,6 +7,7 @@ use crate::{
     config::{Config, Gate},
     duration::show,
     hook::Hook,
+    server::admission::Source,
     step::{Action, OnFailure, Step},
 };
 
@@ -34,20 +35,39 @@ pub fn describe(config: &Config) -> String {
 }
 
 fn describe_listener(config: &Config) -> String {
+    match config.server.listen {
+        Some(listen) => format!("{listen}, {}", describe_rights(config)),
+        None => "off".into(),
+    }
+}
+
+/// Who may trigger hooks by HTTP, in words.
+pub fn describe_rights(config: &Config) -> String {
     let server = &config.server;
-    let Some(listen) = server.listen else { return "off".into() };
     let mut who = Vec::new();
     if server.rights.token.is_some() {
         who.push("with the token".to_owned());
     }
     if let Some(networks) = &server.rights.allow_from {
-        let names: Vec<String> = networks.iter().map(ToString::to_string).collect();
+        let names: Vec<String> = networks.iter().map(source).collect();
         who.push(format!("from {}", names.join(", ")));
     }
     if who.is_empty() {
-        who.push(if listen.ip().is_loopback() { "from this pod".into() } else { "from anybody (allow-unauthenticated)".into() });
+        who.push(if server.rights.allow_unauthenticated {
+            "from anybody (allow-unauthenticated)".into()
+        } else {
+            "from this pod".into()
+        });
     }
-    format!("{listen}, {}", who.join(" and "))
+    who.join(" and ")
+}
+
+fn source(source: &Source) -> String {
+    match source {
+        Source::Gateway => "the default route's gateway".into(),
+        Source::Network(network) if network.prefix_len() == network.max_prefix_len() => network.addr().to_string(),
+        Source::Network(network) => network.to_string(),
+    }
 }
 
 fn describe_hook(text: &mut String, config: &Config, hook: Hook) {

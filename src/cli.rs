@@ -34,7 +34,9 @@ pub enum Command {
         command: Vec<OsString>,
     },
     /// Serve the hooks beside a main process that boathook did not start
-    #[command(after_help = "Example:\n  boathook serve --background   (as postStart.exec, where the entrypoint cannot change)")]
+    #[command(
+        after_help = "Example:\n  boathook serve --background   (as postStart.exec, where the entrypoint cannot change)"
+    )]
     Serve(Serve),
     /// Run the post-start hook, or join it: for postStart.exec
     #[command(after_help = "Example:\n  postStart: { exec: { command: [\"/boathook\", \"started\"] } }")]
@@ -61,13 +63,17 @@ pub enum Command {
     #[command(after_help = "Example:\n  boathook config > boathook.toml")]
     Config,
     /// Run one step by hand, without a configuration file
-    #[command(after_help = "Example:\n  preStop: { exec: { command: [\"/boathook\", \"step\", \"drain\", \"--port\", \"8080\", \"--timeout\", \"25s\"] } }")]
+    #[command(
+        after_help = "Example:\n  preStop: { exec: { command: [\"/boathook\", \"step\", \"drain\", \"--port\", \"8080\", \"--timeout\", \"25s\"] } }"
+    )]
     Step {
         #[command(subcommand)]
         step: Box<StepCommand>,
     },
     /// Copy this binary into a folder: for an init container that brings it into an emptyDir
-    #[command(after_help = "Example:\n  initContainers: [{ image: boathook, command: [\"/boathook\", \"install\", \"/shared\"] }]")]
+    #[command(
+        after_help = "Example:\n  initContainers: [{ image: boathook, command: [\"/boathook\", \"install\", \"/shared\"] }]"
+    )]
     Install {
         /// The folder; the binary is put there as `boathook`
         dir: PathBuf,

@@ -1,18 +1,13 @@
 //! What each subcommand does: calls the rooms in order and turns what they say into an exit code. Prints results on
 //! stdout; errors go up to `main`.
 
-use std::{
-    io::Write,
-    path::Path,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::Write, path::Path, process::ExitCode, time::Duration};
 
 use crate::{
     beside, check,
     cli::{Cli, Command, Format, completions},
     client,
-    config::{self, Config},
+    config::{self, Config, Listener},
     control::{self, Joined},
     exit,
     fatal::Fatal,
@@ -33,12 +28,13 @@ pub fn execute(cli: Cli) -> Result<u8, Fatal> {
     let config = cli.config.as_deref();
     match cli.command {
         Command::Run { command } => {
-            let config = load(config, Target::Stderr)?;
+            let config = load(config, Listener::Needed, Target::Stderr)?;
             on_runtime(life::run(config, &command))
         }
         Command::Serve(serve) if serve.background => beside::serve_in_background(config, serve.started),
         Command::Serve(serve) => {
-            let config = load(config, if serve.announce { Target::Container } else { Target::Stderr })?;
+            let config =
+                load(config, Listener::Needed, if serve.announce { Target::Container } else { Target::Stderr })?;
             on_runtime(beside::serve(config, serve.announce))
         }
         Command::Started => exec_hook(config, Hook::PostStart, "/started"),
@@ -48,8 +44,7 @@ pub fn execute(cli: Cli) -> Result<u8, Fatal> {
         Command::Status(format) => show("/status", &format, status::status_for_people),
         Command::Report(format) => show("/report", &format, status::report_for_people),
         Command::Check => {
-            let config = config::load(config).map_err(|problems| Fatal::config(&problems))?;
-            config.check_listener()?;
+            let config = config::load(config, Listener::Needed).map_err(|problems| Fatal::config(&problems))?;
             print(check::describe(&config).as_bytes())
         }
         Command::Config => print(config::REFERENCE.as_bytes()),
@@ -60,22 +55,24 @@ pub fn execute(cli: Cli) -> Result<u8, Fatal> {
         }
         Command::Completions { shell } => print(&completions(shell)),
         // It prints the addresses itself, and its exit code is all that is left to say.
-        Command::Resolve { name } => Ok(u8::from(client::resolve_main(&name) != ExitCode::SUCCESS)),
+        Command::Resolve { name } => Ok(u8::from(client::resolve::resolve_main(&name) != ExitCode::SUCCESS)),
     }
 }
 
-fn load(named: Option<&Path>, target: Target) -> Result<Config, Fatal> {
-    let config = config::load(named).map_err(|problems| Fatal::config(&problems))?;
+fn load(named: Option<&Path>, listener: Listener, target: Target) -> Result<Config, Fatal> {
+    let config = config::load(named, listener).map_err(|problems| Fatal::config(&problems))?;
     log::start(&config.log, &config.secrets, target);
     Ok(config)
 }
 
 /// One thread does everything: nothing here computes for long, and a thread costs memory for its whole life.
 fn on_runtime(work: impl Future<Output = Result<u8, Fatal>>) -> Result<u8, Fatal> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Fatal::new(exit::INTERNAL, format!("cannot start: {error}\n  help: see the container's limits on open files and threads")))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        Fatal::new(
+            exit::INTERNAL,
+            format!("cannot start: {error}\n  help: see the container's limits on open files and threads"),
+        )
+    })?;
     let done = runtime.block_on(work);
     // A thread that hangs in a dead file system must not hold the exit.
     runtime.shutdown_background();
@@ -87,7 +84,7 @@ fn exec_hook(config: Option<&Path>, hook: Hook, path: &str) -> Result<u8, Fatal>
     match control::join_or_lead("POST", path, None) {
         Ok(Joined::Answer(answer)) => hook_answer(&answer.body, answer.is_success()),
         Ok(Joined::Lead(lock)) => {
-            let config = load(config, Target::of_caller())?;
+            let config = load(config, Listener::None, Target::of_caller())?;
             on_runtime(async move {
                 let (succeeded, body) = beside::one_hook(config, hook, lock).await?;
                 hook_answer(&body, succeeded)
@@ -117,14 +114,20 @@ fn probe(path: &str) -> Result<u8, Fatal> {
 
 fn show(path: &str, format: &Format, for_people: fn(&str) -> String) -> Result<u8, Fatal> {
     let answer = control::call("GET", path, Some(ANSWER)).map_err(|error| beside::no_answer(&error))?;
-    if format.json { print(format!("{}\n", answer.body).as_bytes()) } else { print(for_people(&answer.body).as_bytes()) }
+    if format.json {
+        print(format!("{}\n", answer.body).as_bytes())
+    } else {
+        print(for_people(&answer.body).as_bytes())
+    }
 }
 
 /// Prints a result; a reader that has gone away (`| head`) is no error.
 fn print(bytes: &[u8]) -> Result<u8, Fatal> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Fatal::new(exit::INTERNAL, format!("stdout: {error}"))),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Fatal::new(exit::INTERNAL, format!("stdout: {error}")))
+        }
         _ => Ok(exit::OK),
     }
 }

@@ -61,7 +61,12 @@ async fn started(agent: &Arc<Agent>, trigger: &str) -> HookAnswer {
             }
             let body = match agent.live_report(Hook::PostStart) {
                 Some(report) => report.answer(),
-                None => not_run(Hook::PostStart, trigger, "it starts with the main process; readiness is held until it is done").answer(),
+                None => not_run(
+                    Hook::PostStart,
+                    trigger,
+                    "it starts with the main process; readiness is held until it is done",
+                )
+                .answer(),
             };
             HookAnswer { succeeded: true, body }
         }
@@ -70,7 +75,9 @@ async fn started(agent: &Arc<Agent>, trigger: &str) -> HookAnswer {
             let mut phase = agent.watch_phase();
             // An error means that the agent is gone, and then nobody reads the answer.
             let _ = phase.wait_for(|phase| *phase != Phase::Starting).await;
-            if matches!(agent.phase(), Phase::Stopping | Phase::PostStop | Phase::Ended) && agent.run_of(Hook::PostStart).is_none() {
+            if matches!(agent.phase(), Phase::Stopping | Phase::PostStop | Phase::Ended)
+                && agent.run_of(Hook::PostStart).is_none()
+            {
                 let report = not_run(Hook::PostStart, trigger, "the container is stopping");
                 return HookAnswer { succeeded: false, body: report.answer() };
             }
@@ -87,7 +94,9 @@ async fn shutdown(agent: &Arc<Agent>, trigger: &str) -> HookAnswer {
             agent.note_stop();
             Some("the main process had not started: pre-start is given up, and there is nothing to drain or to save")
         }
-        Phase::Stopping | Phase::PostStop | Phase::Ended if agent.run_of(Hook::PreStop).is_none() => Some("the container is stopping already"),
+        Phase::Stopping | Phase::PostStop | Phase::Ended if agent.run_of(Hook::PreStop).is_none() => {
+            Some("the container is stopping already")
+        }
         _ => None,
     };
     match nothing {

@@ -59,8 +59,8 @@ pub fn show(duration: Duration) -> String {
     if millis < 1000 {
         return format!("{millis}ms");
     }
-    if millis < 60_000 {
-        let tenths = (millis + 50) / 100;
+    let tenths = (millis + 50) / 100;
+    if tenths < 600 {
         return if tenths % 10 == 0 {
             format!("{}s", tenths / 10)
         } else {

@@ -131,8 +131,9 @@ mod tests {
             assert!(!phase.may_become(Phase::Starting), "{phase} starts again");
         }
         let mut reached = vec![Phase::Starting];
-        while let Some(next) =
-            Phase::ALL.into_iter().find(|next| !reached.contains(next) && reached.iter().any(|phase| phase.may_become(*next)))
+        while let Some(next) = Phase::ALL
+            .into_iter()
+            .find(|next| !reached.contains(next) && reached.iter().any(|phase| phase.may_become(*next)))
         {
             reached.push(next);
         }

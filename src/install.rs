@@ -1,7 +1,11 @@
 //! `boathook install DIR`: the binary copies itself, for an init container that brings it into an emptyDir. Written aside
 //! and renamed, so that a container that already runs the old one is not disturbed and nobody starts half a binary.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::{Path, PathBuf}};
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 /// Copies the running binary to `DIR/boathook`, executable for everybody; gives the path.
 ///
@@ -15,7 +19,9 @@ pub fn install(dir: &Path) -> Result<PathBuf, String> {
         let _ = fs::remove_file(&aside);
         let help = match error.kind() {
             io::ErrorKind::NotFound => "mount an emptyDir there",
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "mount a volume there that the container's user may write (securityContext.fsGroup)",
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                "mount a volume there that the container's user may write (securityContext.fsGroup)"
+            }
             _ => "see that the volume is writable and has room for 3 MB",
         };
         return Err(format!("{}: cannot be written: {error}\n  help: {help}", target.display()));

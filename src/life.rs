@@ -33,7 +33,8 @@ const HURRIED_KILL: Duration = Duration::from_millis(1700);
 /// Only when nothing was started: the configuration (78), the system (70), or a main process that cannot be executed
 /// (126, 127).
 pub async fn run(config: Config, command: &[OsString]) -> Result<u8, Fatal> {
-    let mut signals = Signals::install().map_err(|error| Fatal::new(exit::INTERNAL, format!("signal handlers: {error}")))?;
+    let mut signals =
+        Signals::install().map_err(|error| Fatal::new(exit::INTERNAL, format!("signal handlers: {error}")))?;
     let service = Service::open(config, Mode::Run, lock_or_warn())?;
     let agent = service.agent.clone();
     let mut life = Life { agent: &agent, signals: &mut signals, hurried: false };
@@ -138,10 +139,10 @@ impl Life<'_> {
                         (Phase::PreStop, _) => {
                             self.hurried = true;
                             self.agent.hurry();
-                            let joined = self.agent.join(Hook::PreStop, name_of_signal(signal), Which::All);
+                            let joined = self.agent.join(Hook::PreStop, &name_of_signal(signal), Which::All);
                             waiting = Some((signal, joined));
                         }
-                        _ => waiting = Some((signal, self.agent.join(Hook::PreStop, name_of_signal(signal), Which::All))),
+                        _ => waiting = Some((signal, self.agent.join(Hook::PreStop, &name_of_signal(signal), Which::All))),
                     }
                 }
                 _ = until_ended(waiting.as_mut().map(|(_, joined)| joined)), if waiting.is_some() => {
@@ -182,7 +183,11 @@ impl Life<'_> {
         }
         let began = self.agent.stop_began().unwrap_or_else(Instant::now);
         let kill_at = began + config.grace.kill();
-        Some(if self.hurried { kill_at.min(Instant::now() + HURRIED_KILL.saturating_sub(HURRY)).max(Instant::now()) } else { kill_at })
+        Some(if self.hurried {
+            kill_at.min(Instant::now() + HURRIED_KILL.saturating_sub(HURRY)).max(Instant::now())
+        } else {
+            kill_at
+        })
     }
 
     /// What is left to do without the main process: a pre-stop that still runs, the essential steps of one that never
@@ -210,7 +215,10 @@ impl Life<'_> {
     async fn see_through(&mut self, hook: Hook, trigger: &str, which: Which) {
         let mut joined = self.agent.join(hook, trigger, which);
         if self.hurried {
-            self.agent.urge(hook, Urgency::Hurry { until: Instant::now() + Duration::from_secs(2).saturating_sub(HURRIED_KILL) });
+            self.agent.urge(
+                hook,
+                Urgency::Hurry { until: Instant::now() + Duration::from_secs(2).saturating_sub(HURRIED_KILL) },
+            );
         }
         loop {
             tokio::select! {

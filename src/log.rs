@@ -23,7 +23,11 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::{
     Layer,
     filter::LevelFilter,
-    fmt::{MakeWriter, format::Writer, time::{FormatTime, SystemTime}},
+    fmt::{
+        MakeWriter,
+        format::Writer,
+        time::{FormatTime, SystemTime},
+    },
     layer::{Context, SubscriberExt},
     registry::LookupSpan,
     util::SubscriberInitExt,

@@ -23,8 +23,14 @@ use crate::{
 /// What was typed makes no sense (64), or the step failed (1).
 pub async fn run(command: StepCommand) -> Result<u8, Fatal> {
     let (mut problems, mut secrets) = (Vec::new(), Vec::new());
-    let mut scope =
-        Scope { file: "command line", line: None, place: String::new(), app_ports: &[], secrets: &mut secrets, problems: &mut problems };
+    let mut scope = Scope {
+        file: "command line",
+        line: None,
+        place: String::new(),
+        app_ports: &[],
+        secrets: &mut secrets,
+        problems: &mut problems,
+    };
     let Some(mut step) = step::mean_step(command.typed(), &mut scope) else {
         return Err(Fatal { code: exit::USAGE, lines: problems.iter().map(ToString::to_string).collect() });
     };

@@ -46,9 +46,9 @@ impl Grace {
     pub fn share(period: Duration, stop_reserve: Option<Duration>, post_stop: Option<Duration>) -> Self {
         Self {
             period,
-            stop_reserve: stop_reserve.unwrap_or_else(|| STOP_RESERVE.min(period / 4)),
+            stop_reserve: stop_reserve.unwrap_or_else(|| STOP_RESERVE.min(tenths(period / 4))),
             post_stop: post_stop.unwrap_or(Duration::ZERO),
-            margin: MARGIN.min(period / 10),
+            margin: MARGIN.min(tenths(period / 10)),
         }
     }
 
@@ -61,6 +61,16 @@ impl Grace {
     pub fn kill(&self) -> Duration {
         self.period.saturating_sub(self.post_stop + self.margin)
     }
+}
+
+/// Rounded down to tenths of a second: what the agent chose itself should read like something a person would choose.
+fn tenths(duration: Duration) -> Duration {
+    Duration::from_millis(duration.as_millis().try_into().map_or(u64::MAX, |millis: u64| millis / 100 * 100))
+}
+
+/// What post-stop gets when nobody says.
+pub fn post_stop(period: Duration) -> Duration {
+    POST_STOP_DEADLINE.min(tenths(period / 6))
 }
 
 /// The time of one step, as configured.
@@ -126,7 +136,9 @@ impl Plan {
             .steps
             .iter()
             .enumerate()
-            .filter_map(|(step, time)| time.timeout.filter(|timeout| *timeout > self.deadline).map(|timeout| Misfit::Timeout { step, timeout }))
+            .filter_map(|(step, time)| {
+                time.timeout.filter(|timeout| *timeout > self.deadline).map(|timeout| Misfit::Timeout { step, timeout })
+            })
             .collect();
         let reserved: Duration = (0..self.steps.len()).map(|index| self.reserve(index)).sum();
         if reserved > self.deadline && misfits.is_empty() {
@@ -159,7 +171,10 @@ mod tests {
     fn plan(deadline: u64, steps: &[(Option<u64>, bool)]) -> Plan {
         Plan {
             deadline: seconds(deadline),
-            steps: steps.iter().map(|(timeout, essential)| StepTime { timeout: timeout.map(seconds), essential: *essential }).collect(),
+            steps: steps
+                .iter()
+                .map(|(timeout, essential)| StepTime { timeout: timeout.map(seconds), essential: *essential })
+                .collect(),
         }
     }
 
@@ -181,13 +196,19 @@ mod tests {
         assert_eq!(plan.limit(1, seconds(19)), seconds(5));
         assert_eq!(plan.limit(2, seconds(24)), Duration::ZERO);
         assert_eq!(plan.limit(2, seconds(10)), seconds(14));
-        assert_eq!(plan.worst_case(), [(seconds(0), seconds(19)), (seconds(19), seconds(24)), (seconds(24), seconds(24))]);
+        assert_eq!(
+            plan.worst_case(),
+            [(seconds(0), seconds(19)), (seconds(19), seconds(24)), (seconds(24), seconds(24))]
+        );
     }
 
     #[test]
     fn refuses_what_cannot_fit() {
         assert_eq!(plan(24, &[(Some(40), false)]).misfits(), [Misfit::Timeout { step: 0, timeout: seconds(40) }]);
-        assert_eq!(plan(24, &[(Some(20), true), (Some(20), true)]).misfits(), [Misfit::Essential { reserved: seconds(40) }]);
+        assert_eq!(
+            plan(24, &[(Some(20), true), (Some(20), true)]).misfits(),
+            [Misfit::Essential { reserved: seconds(40) }]
+        );
         assert_eq!(plan(24, &[(Some(20), false), (Some(20), false)]).misfits(), []);
         assert_eq!(plan(24, &[(None, true), (Some(19), true)]).misfits(), []);
     }

@@ -8,11 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{
-    duration::show,
-    hook::Hook,
-    step::Progress,
-};
+use crate::{duration::show, hook::Hook, step::Progress};
 
 /// How a step, or a hook, stands or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -259,7 +255,10 @@ mod tests {
 
     #[test]
     fn one_line_says_it_all() {
-        assert_eq!(report(0, "step \"drain\": timed out after 20s").line(), "pre-stop failed after 24s: step \"drain\": timed out after 20s");
+        assert_eq!(
+            report(0, "step \"drain\": timed out after 20s").line(),
+            "pre-stop failed after 24s: step \"drain\": timed out after 20s"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
+    sync::atomic::{AtomicU32, Ordering},
     task::Poll,
     time::Duration,
 };
@@ -71,7 +72,14 @@ impl Ended {
 }
 
 /// Runs all steps of a hook and completes its report.
-pub async fn run_hook(hook: Hook, config: &HookConfig, which: Which, live: &Live, tools: &Tools, mut urgency: watch::Receiver<Urgency>) {
+pub async fn run_hook(
+    hook: Hook,
+    config: &HookConfig,
+    which: Which,
+    live: &Live,
+    tools: &Tools,
+    mut urgency: watch::Receiver<Urgency>,
+) {
     let started = Instant::now();
     let plan = config.plan();
     let mut failure: Option<String> = None;
@@ -81,12 +89,18 @@ pub async fn run_hook(hook: Hook, config: &HookConfig, which: Which, live: &Live
         let allowed = plan.limit(index, now - started);
         let ended = match *urgency.borrow_and_update() {
             Urgency::Cancel => Err(Ended::new(Outcome::GivenUp, "the hook is no longer wanted")),
-            Urgency::Hurry { .. } if !step.essential => Err(Ended::new(Outcome::GivenUp, "the stop signal came before it could run")),
-            Urgency::Hurry { until } => Ok(plan.hurried_limit(index, until.saturating_duration_since(now)).min(allowed)),
+            Urgency::Hurry { .. } if !step.essential => {
+                Err(Ended::new(Outcome::GivenUp, "the stop signal came before it could run"))
+            }
+            Urgency::Hurry { until } => {
+                Ok(plan.hurried_limit(index, until.saturating_duration_since(now)).min(allowed))
+            }
             Urgency::Calm if which == Which::Essential && !step.essential => {
                 Err(Ended::new(Outcome::Skipped, "the main process has ended; only essential steps are run"))
             }
-            Urgency::Calm if failure.is_some() && !step.essential => Err(Ended::new(Outcome::Skipped, "an earlier step has failed")),
+            Urgency::Calm if failure.is_some() && !step.essential => {
+                Err(Ended::new(Outcome::Skipped, "an earlier step has failed"))
+            }
             Urgency::Calm if allowed.is_zero() => Err(Ended::new(Outcome::TimedOut, "no time was left for it")),
             Urgency::Calm => Ok(allowed),
         };
@@ -97,7 +111,7 @@ pub async fn run_hook(hook: Hook, config: &HookConfig, which: Which, live: &Live
                     report.outcome = Outcome::Running;
                     report.started = Some(round((now - started).as_secs_f64()));
                 });
-                info!(hook = hook.name(), step = %step.name, kind = step.action.name(), limit = %show(allowed), "step started");
+                info!(hook = hook.name(), step = step.name.as_str(), kind = step.action.name(), limit = %show(allowed), "step started");
                 let context = Context {
                     label: format!("{hook}/{}", step.name),
                     limit: now + allowed,
@@ -125,7 +139,9 @@ pub async fn run_hook(hook: Hook, config: &HookConfig, which: Which, live: &Live
         let deadline_passed = ended.outcome == Outcome::TimedOut && started.elapsed() >= config.deadline;
         match ended.outcome {
             Outcome::GivenUp => given_up.push(&step.name),
-            Outcome::Failed | Outcome::TimedOut if failure.is_none() && (step.on_failure == OnFailure::Abort || deadline_passed) => {
+            Outcome::Failed | Outcome::TimedOut
+                if failure.is_none() && (step.on_failure == OnFailure::Abort || deadline_passed) =>
+            {
                 failure = Some(format!("step \"{}\": {reason}", step.name));
             }
             _ => {}
@@ -150,19 +166,26 @@ pub async fn run_hook(hook: Hook, config: &HookConfig, which: Which, live: &Live
 fn log_end(hook: Hook, step: &Step, outcome: Outcome, took: Duration, reason: &str) {
     let (hook, name, took) = (hook.name(), step.name.as_str(), show(took));
     match outcome {
-        Outcome::Failed | Outcome::TimedOut | Outcome::GivenUp => warn!(hook, step = name, outcome = outcome.name(), %took, reason, "step ended"),
+        Outcome::Failed | Outcome::TimedOut | Outcome::GivenUp => {
+            warn!(hook, step = name, outcome = outcome.name(), %took, reason, "step ended")
+        }
         _ => info!(hook, step = name, outcome = outcome.name(), %took, reason, "step ended"),
     }
 }
 
 /// Runs one step with all its attempts until it ends, is cut, or is given up.
-async fn run_step(step: &Step, context: Context, urgency: &mut watch::Receiver<Urgency>, hurried: &(dyn Fn(Duration) -> Duration + Send + Sync)) -> Ended {
+async fn run_step(
+    step: &Step,
+    context: Context,
+    urgency: &mut watch::Receiver<Urgency>,
+    hurried: &(dyn Fn(Duration) -> Duration + Send + Sync),
+) -> Ended {
     let started = Instant::now();
     let progress = context.progress.clone();
     let mut limit = context.limit;
-    let mut tries = 0;
+    let tries = AtomicU32::new(0);
     let mut watched = urgency.clone();
-    let mut attempts = std::pin::pin!(attempt_all(step, &context, urgency, &mut tries));
+    let mut attempts = std::pin::pin!(attempt_all(step, &context, urgency, &tries));
     let mut nobody_hurries = false;
     let ended = loop {
         tokio::select! {
@@ -191,16 +214,18 @@ async fn run_step(step: &Step, context: Context, urgency: &mut watch::Receiver<U
             }
         }
     };
-    Ended { tries, ..ended }
+    Ended { tries: tries.load(Ordering::Relaxed), ..ended }
 }
 
 /// The condition, then attempts with growing pauses.
-async fn attempt_all(step: &Step, context: &Context, urgency: &watch::Receiver<Urgency>, tries: &mut u32) -> Ended {
+async fn attempt_all(step: &Step, context: &Context, urgency: &watch::Receiver<Urgency>, tries: &AtomicU32) -> Ended {
     if let Some(condition) = &step.when {
         match condition.test(context).await {
             Verdict::Holds => {}
             Verdict::Not(why) => return Ended::new(Outcome::Skipped, why),
-            Verdict::Unknown(why) => return Ended::new(Outcome::Failed, format!("its condition cannot be told: {why}")),
+            Verdict::Unknown(why) => {
+                return Ended::new(Outcome::Failed, format!("its condition cannot be told: {why}"));
+            }
         }
     }
     if let Action::Group(steps) = &step.action {
@@ -208,7 +233,7 @@ async fn attempt_all(step: &Step, context: &Context, urgency: &watch::Receiver<U
     }
     let mut pause = step.backoff;
     loop {
-        *tries += 1;
+        let tries = tries.fetch_add(1, Ordering::Relaxed) + 1;
         let end = match step.attempt_timeout {
             None => step.action.run(context).await,
             Some(timeout) => {
@@ -228,16 +253,16 @@ async fn attempt_all(step: &Step, context: &Context, urgency: &watch::Receiver<U
             End::Done(what) => (Outcome::Succeeded, what),
             End::Skipped(why) => (Outcome::Skipped, why),
             End::FailedForGood(why) => (Outcome::Failed, why),
-            End::Failed(why) if *tries > step.retries => (Outcome::Failed, why),
+            End::Failed(why) if tries > step.retries => (Outcome::Failed, why),
             End::Failed(why) => {
-                debug!(step = %context.label, attempt = *tries, next_in = %show(pause), reason = %why, "attempt failed");
+                debug!(step = %context.label, attempt = tries, next_in = %show(pause), reason = %why, "attempt failed");
                 context.progress.set(format!("attempt {tries} of {} failed: {why}", step.retries + 1));
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_BACKOFF);
                 continue;
             }
         };
-        let reason = match (outcome, *tries) {
+        let reason = match (outcome, tries) {
             (Outcome::Failed, tries @ 2..) => format!("{reason} (after {tries} attempts)"),
             _ => reason,
         };
@@ -266,7 +291,8 @@ fn run_group<'a>(steps: &'a [Step], context: &'a Context, urgency: &'a watch::Re
                     ..context.clone()
                 };
                 let mut urgency = urgency.clone();
-                let run: InnerRun<'_> = Box::pin(async move { run_step(step, context, &mut urgency, &|left| left).await });
+                let run: InnerRun<'_> =
+                    Box::pin(async move { run_step(step, context, &mut urgency, &|left| left).await });
                 (run, None)
             })
             .collect();

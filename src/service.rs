@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use crate::{
     agent::{Agent, Mode},
+    check,
     config::Config,
     control,
     door::Door,
@@ -37,11 +38,11 @@ impl Service {
     /// # Errors
     /// A port in use and the like (78), or the system refused something (70).
     pub fn open(config: Config, mode: Mode, lock: Option<control::Lock>) -> Result<Self, Fatal> {
-        config.check_listener()?;
         let listener = config.server.listen.map(|address| bind(&config, address)).transpose()?;
         let refused = |what: &str, error: io::Error| Fatal::new(exit::INTERNAL, format!("{what}: {error}"));
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let own_traffic = OwnTraffic { ports: address.map(|address| address.port()).into_iter().collect(), ..OwnTraffic::default() };
+        let own_traffic =
+            OwnTraffic { ports: address.map(|address| address.port()).into_iter().collect(), ..OwnTraffic::default() };
         let processes = Processes::start(true).map_err(|error| refused("reaper", error))?;
         let mut rights = config.server.rights.clone();
         rights.listener_is_loopback = address.is_some_and(|address| address.ip().is_loopback());
@@ -57,7 +58,8 @@ impl Service {
         let mut doors = Vec::new();
         if let Some(listener) = listener {
             let listener = TcpListener::from_std(listener).map_err(|error| refused("listener", error))?;
-            info!(address = %address.map(|address| address.to_string()).unwrap_or_default(), "listening");
+            let bound = address.map(|address| address.to_string()).unwrap_or_default();
+            info!(address = %bound, hooks = %check::describe_rights(&agent.config), "listening");
             let door = Arc::new(Door(Arc::clone(&agent)));
             doors.push(tokio::spawn(server::serve(listener, until_stopped(), door, rights, own_traffic)));
         }

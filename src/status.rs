@@ -72,8 +72,14 @@ pub fn metrics(agent: &Agent) -> String {
     let phase = agent.phase();
     let one = |value: f64| [(String::new(), value)];
     let yes = |flag: bool| if flag { 1.0 } else { 0.0 };
-    family("info", "gauge", "The agent's version and mode.", &[(format!("{{version=\"{}\",mode=\"{}\"}}", env!("CARGO_PKG_VERSION"), agent.mode.name()), 1.0)]);
-    let phases: Vec<(String, f64)> = Phase::ALL.into_iter().map(|each| (format!("{{phase=\"{each}\"}}"), yes(each == phase))).collect();
+    family(
+        "info",
+        "gauge",
+        "The agent's version and mode.",
+        &[(format!("{{version=\"{}\",mode=\"{}\"}}", env!("CARGO_PKG_VERSION"), agent.mode.name()), 1.0)],
+    );
+    let phases: Vec<(String, f64)> =
+        Phase::ALL.into_iter().map(|each| (format!("{{phase=\"{each}\"}}"), yes(each == phase))).collect();
     family("phase", "gauge", "1 for the phase the agent is in.", &phases);
     family("ready", "gauge", "Whether traffic should be sent here.", &one(yes(agent.readiness().is_ok())));
     family("uptime_seconds", "gauge", "Seconds since the agent started.", &one(round(agent.uptime().as_secs_f64())));
@@ -88,24 +94,28 @@ pub fn metrics(agent: &Agent) -> String {
         .collect();
     family("hook_runs_total", "counter", "Runs of hooks by how they ended.", &runs);
     let reports: Vec<HookReport> = Hook::ALL.into_iter().filter_map(|hook| agent.live_report(hook)).collect();
-    let took: Vec<(String, f64)> = reports.iter().filter_map(|report| report.took.map(|took| (format!("{{hook=\"{}\"}}", report.hook), took))).collect();
+    let took: Vec<(String, f64)> = reports
+        .iter()
+        .filter_map(|report| report.took.map(|took| (format!("{{hook=\"{}\"}}", report.hook), took)))
+        .collect();
     family("hook_duration_seconds", "gauge", "How long the hook took, or has taken so far.", &took);
     let labels = |report: &HookReport, name: &str| format!("{{hook=\"{}\",step=\"{}\"", report.hook, escape(name));
     let took: Vec<(String, f64)> = reports
         .iter()
-        .flat_map(|report| report.steps.iter().filter_map(move |step| step.took.map(|took| (labels(report, &step.name) + "}", took))))
-        .collect();
-    family("step_duration_seconds", "gauge", "How long the step took, or has taken so far.", &took);
-    let outcomes: Vec<(String, f64)> = reports
-        .iter()
         .flat_map(|report| {
-            report
-                .steps
-                .iter()
-                .filter(|step| step.outcome != Outcome::Pending)
-                .map(move |step| (format!("{},outcome=\"{}\"}}", labels(report, &step.name), step.outcome.name()), 1.0))
+            report.steps.iter().filter_map(move |step| step.took.map(|took| (labels(report, &step.name) + "}", took)))
         })
         .collect();
+    family("step_duration_seconds", "gauge", "How long the step took, or has taken so far.", &took);
+    let outcomes: Vec<(String, f64)> =
+        reports
+            .iter()
+            .flat_map(|report| {
+                report.steps.iter().filter(|step| step.outcome != Outcome::Pending).map(move |step| {
+                    (format!("{},outcome=\"{}\"}}", labels(report, &step.name), step.outcome.name()), 1.0)
+                })
+            })
+            .collect();
     family("step_outcome", "gauge", "1 for how the step stands.", &outcomes);
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
     {
@@ -202,13 +212,21 @@ pub fn answer_for_people(json: &str) -> String {
 }
 
 fn seconds(before: &str, took: Option<f64>) -> String {
-    took.map(|took| format!("{before}{}", crate::duration::show(std::time::Duration::from_secs_f64(took.max(0.0))))).unwrap_or_default()
+    took.map(|took| format!("{before}{}", crate::duration::show(std::time::Duration::from_secs_f64(took.max(0.0)))))
+        .unwrap_or_default()
 }
 
 fn write_hook(text: &mut String, hook: &SeenHook) {
     let reason = if hook.reason.is_empty() { String::new() } else { format!(": {}", hook.reason) };
     let deadline = crate::duration::show(std::time::Duration::from_secs_f64(hook.deadline.max(0.0)));
-    let _ = writeln!(text, "\n{} {}{} of {deadline}, by {}{reason}", hook.hook, hook.outcome, seconds(" ", hook.took), hook.trigger);
+    let _ = writeln!(
+        text,
+        "\n{} {}{} of {deadline}, by {}{reason}",
+        hook.hook,
+        hook.outcome,
+        seconds(" ", hook.took),
+        hook.trigger
+    );
     for step in &hook.steps {
         let took = seconds("", step.took);
         let _ = writeln!(text, "  {:<10} {took:>7}  {} ({})  {}", step.outcome, step.name, step.kind, step.reason);

@@ -118,7 +118,10 @@ fn explain(message: &str) -> (String, Option<String>) {
         return (format!("unknown key {field}"), Some(help));
     }
     if let Some(rest) = message.strip_prefix("missing field ") {
-        return (format!("the key {rest} is missing"), Some("`boathook config` prints every key with an example".into()));
+        return (
+            format!("the key {rest} is missing"),
+            Some("`boathook config` prints every key with an example".into()),
+        );
     }
     if let Some(rest) = message.strip_prefix("invalid type: ") {
         return (format!("wrong type: {rest}"), None);
@@ -139,7 +142,8 @@ fn is_near(wrong: &str, name: &str) -> bool {
             diagonal = above;
         }
     }
-    row[b.len()] <= 2 && row[b.len()] < b.len()
+    // One slip in a short word, two in a longer one: more is another word.
+    row[b.len()] <= if b.len() < 6 { 1 } else { 2 }
 }
 
 fn one_line(text: &str) -> String {
@@ -225,7 +229,9 @@ fn substitute(
             (None, None) => {
                 return Err((
                     format!("the environment variable `{name}` is not set"),
-                    format!("set it in the container's env, give a default `${{{name}:-…}}`, or write `$${{{name}}}` to leave it to a shell"),
+                    format!(
+                        "set it in the container's env, give a default `${{{name}:-…}}`, or write `$${{{name}}}` to leave it to a shell"
+                    ),
                 ));
             }
         }
@@ -266,7 +272,12 @@ fn visit_table(table: &DeTable<'_>, span: &Range, path: &mut Vec<String>, best: 
     }
 }
 
-fn visit_value(value: &Spanned<DeValue<'_>>, span: &Range, path: &mut Vec<String>, best: &mut Option<(usize, Vec<String>)>) {
+fn visit_value(
+    value: &Spanned<DeValue<'_>>,
+    span: &Range,
+    path: &mut Vec<String>,
+    best: &mut Option<(usize, Vec<String>)>,
+) {
     let own = value.span();
     if contains(&own, span) && best.as_ref().is_none_or(|(size, _)| own.len() <= *size) {
         *best = Some((own.len(), path.clone()));
@@ -275,7 +286,8 @@ fn visit_value(value: &Spanned<DeValue<'_>>, span: &Range, path: &mut Vec<String
         DeValue::Table(table) => visit_table(table, span, path, best),
         DeValue::Array(array) => {
             for (index, item) in array.iter().enumerate() {
-                let name = item.get_ref().as_table().map(|table| table.get("name").and_then(|name| name.get_ref().as_str()));
+                let name =
+                    item.get_ref().as_table().map(|table| table.get("name").and_then(|name| name.get_ref().as_str()));
                 match name {
                     Some(Some(name)) => path.push(format!("step \"{name}\"")),
                     Some(None) => path.push(format!("step {}", index + 1)),

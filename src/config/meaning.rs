@@ -93,7 +93,11 @@ pub enum LogFormat {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: tracing::Level::INFO, format: LogFormat::Text, termination_message: "/dev/termination-log".into() }
+        Self {
+            level: tracing::Level::INFO,
+            format: LogFormat::Text,
+            termination_message: "/dev/termination-log".into(),
+        }
     }
 }
 
@@ -108,7 +112,11 @@ impl HookConfig {
     pub fn plan(&self) -> Plan {
         Plan {
             deadline: self.deadline,
-            steps: self.steps.iter().map(|step| StepTime { timeout: step.timeout, essential: step.essential }).collect(),
+            steps: self
+                .steps
+                .iter()
+                .map(|step| StepTime { timeout: step.timeout, essential: step.essential })
+                .collect(),
         }
     }
 }
@@ -160,21 +168,35 @@ pub(super) fn mean(
     problems: &mut Vec<Problem>,
 ) -> Config {
     let mut secrets = Vec::new();
-    let mut scope = Scope { file: document.file, line: None, place: String::new(), app_ports: &[], secrets: &mut secrets, problems };
+    let mut scope = Scope {
+        file: document.file,
+        line: None,
+        place: String::new(),
+        app_ports: &[],
+        secrets: &mut secrets,
+        problems,
+    };
     let app = mean_app(typed.app, document, &mut scope);
     let server = mean_server(typed.server, document, environment, &mut scope);
     let log = mean_log(typed.log, document, &mut scope);
     scope.app_ports = &app.ports;
 
     let gate = mean_gate(typed.post_start.gate.as_ref(), document, &mut scope);
-    for (hook, typed) in [(Hook::PreStart, &typed.pre_start), (Hook::PreStop, &typed.pre_stop), (Hook::PostStop, &typed.post_stop)] {
+    for (hook, typed) in
+        [(Hook::PreStart, &typed.pre_start), (Hook::PreStop, &typed.pre_stop), (Hook::PostStop, &typed.post_stop)]
+    {
         if let Some(gate) = &typed.gate {
             scope.line = Some(document.line_of(gate.span().start));
             scope.problem(hook.name(), "`gate` belongs to post-start alone", "take it out".to_owned());
         }
     }
     let mut undrain_after = None;
-    for (hook, typed) in [(Hook::PreStart, &typed.pre_start), (Hook::PostStart, &typed.post_start), (Hook::PreStop, &typed.pre_stop), (Hook::PostStop, &typed.post_stop)] {
+    for (hook, typed) in [
+        (Hook::PreStart, &typed.pre_start),
+        (Hook::PostStart, &typed.post_start),
+        (Hook::PreStop, &typed.pre_stop),
+        (Hook::PostStop, &typed.post_stop),
+    ] {
         if let Some(span) = &typed.undrain_after {
             if hook == Hook::PreStop {
                 undrain_after = Some(span.get_ref().0);
@@ -189,7 +211,8 @@ pub(super) fn mean(
     let line_of = |at| document.line_of(at);
     let mut steps_of = |hook: Hook, typed: typed::Hook| {
         scope.place = hook.name().into();
-        let deadline = typed.deadline.map(|deadline| (document.line_of(deadline.span().start), deadline.into_inner().0));
+        let deadline =
+            typed.deadline.map(|deadline| (document.line_of(deadline.span().start), deadline.into_inner().0));
         (step::mean_steps(typed.step, &line_of, &mut scope), deadline)
     };
     let (pre_start, pre_start_deadline) = steps_of(Hook::PreStart, typed.pre_start);
@@ -200,8 +223,8 @@ pub(super) fn mean(
 
     let period = typed.grace_period.map_or(plan::GRACE_PERIOD, |span| span.0);
     let has_post_stop = !post_stop.is_empty();
-    let post_stop_time = has_post_stop
-        .then(|| post_stop_deadline.map_or_else(|| plan::POST_STOP_DEADLINE.min(period / 6), |(_, deadline)| deadline));
+    let post_stop_time =
+        has_post_stop.then(|| post_stop_deadline.map_or_else(|| plan::post_stop(period), |(_, deadline)| deadline));
     let grace = Grace::share(period, typed.stop_reserve.map(|span| span.0), post_stop_time);
     check_grace(&grace, typed.grace_period.is_some(), &mut scope);
 
@@ -211,18 +234,35 @@ pub(super) fn mean(
         && deadline > longest_pre_stop
     {
         scope.line = Some(line);
-        scope.problem("pre-stop: deadline", format!("{} does not fit in {}", show(deadline), grace_in_words(&grace)), grace_help());
+        scope.problem(
+            "pre-stop: deadline",
+            format!("{} does not fit in {}", show(deadline), grace_in_words(&grace)),
+            grace_help(),
+        );
         scope.line = None;
     }
     let hooks = [
         HookConfig { steps: pre_start, deadline: start(pre_start_deadline) },
         HookConfig { steps: post_start, deadline: start(post_start_deadline) },
         HookConfig { steps: pre_stop, deadline: pre_stop_deadline.map_or(longest_pre_stop, |(_, deadline)| deadline) },
-        HookConfig { steps: post_stop, deadline: post_stop_deadline.map_or(post_stop_time.unwrap_or(plan::POST_STOP_DEADLINE), |(_, deadline)| deadline) },
+        HookConfig {
+            steps: post_stop,
+            deadline: post_stop_deadline
+                .map_or(post_stop_time.unwrap_or(plan::POST_STOP_DEADLINE), |(_, deadline)| deadline),
+        },
     ];
-    for (hook, (config, deadline)) in Hook::ALL.into_iter().zip(hooks.iter().zip([pre_start_deadline, post_start_deadline, pre_stop_deadline, post_stop_deadline])) {
+    for (hook, (config, deadline)) in Hook::ALL.into_iter().zip(hooks.iter().zip([
+        pre_start_deadline,
+        post_start_deadline,
+        pre_stop_deadline,
+        post_stop_deadline,
+    ])) {
         if deadline.is_some_and(|(_, deadline)| deadline.is_zero()) {
-            scope.problem(&format!("{hook}: deadline"), "no time at all is left for the hook", "give it some, or leave the key out".to_owned());
+            scope.problem(
+                &format!("{hook}: deadline"),
+                "no time at all is left for the hook",
+                "give it some, or leave the key out".to_owned(),
+            );
             continue;
         }
         check_fit(hook, config, &grace, deadline.is_some(), &mut scope);
@@ -244,7 +284,11 @@ pub(super) fn mean(
 
 fn check_grace(grace: &Grace, period_is_configured: bool, scope: &mut Scope<'_>) {
     if grace.period.is_zero() {
-        scope.problem("grace-period", "no time at all is left for the stop", "set it to the pod's terminationGracePeriodSeconds".to_owned());
+        scope.problem(
+            "grace-period",
+            "no time at all is left for the stop",
+            "set it to the pod's terminationGracePeriodSeconds".to_owned(),
+        );
     } else if grace.pre_stop().is_zero() {
         let which = if period_is_configured { "grace-period" } else { "the default grace-period" };
         scope.problem(
@@ -257,8 +301,14 @@ fn check_grace(grace: &Grace, period_is_configured: bool, scope: &mut Scope<'_>)
 
 /// `grace-period 30s (less 5s stop-reserve, 1s margin)`.
 fn grace_in_words(grace: &Grace) -> String {
-    let post_stop = if grace.post_stop.is_zero() { String::new() } else { format!(", {} for post-stop", show(grace.post_stop)) };
-    format!("grace-period {}, of which {} are kept as stop-reserve{post_stop} and {} for the kubelet's rounding", show(grace.period), show(grace.stop_reserve), show(grace.margin))
+    let post_stop =
+        if grace.post_stop.is_zero() { String::new() } else { format!(", {} for post-stop", show(grace.post_stop)) };
+    format!(
+        "grace-period {}, of which {} are kept as stop-reserve{post_stop} and {} for the kubelet's rounding",
+        show(grace.period),
+        show(grace.stop_reserve),
+        show(grace.margin)
+    )
 }
 
 fn grace_help() -> String {
@@ -272,17 +322,27 @@ fn check_fit(hook: Hook, config: &HookConfig, grace: &Grace, deadline_is_configu
         _ => format!("the hook's deadline {}", show(config.deadline)),
     };
     let help = match (hook, deadline_is_configured) {
-        (Hook::PreStop, false) => "lower the timeout, or raise grace-period and terminationGracePeriodSeconds together".to_owned(),
+        (Hook::PreStop, false) => {
+            "lower the timeout, or raise grace-period and terminationGracePeriodSeconds together".to_owned()
+        }
         _ => format!("lower the timeout, or raise [{hook}] deadline"),
     };
     for misfit in config.plan().misfits() {
         match misfit {
             Misfit::Timeout { step, timeout } => {
                 let name = config.steps.get(step).map_or("", |step| step.name.as_str());
-                scope.problem("", format!("{hook}: step \"{name}\": timeout {} does not fit in {inside}", show(timeout)), help.clone());
+                scope.problem(
+                    "",
+                    format!("{hook}: step \"{name}\": timeout {} does not fit in {inside}", show(timeout)),
+                    help.clone(),
+                );
             }
             Misfit::Essential { reserved } => {
-                scope.problem("", format!("{hook}: the essential steps need {} and do not fit in {inside}", show(reserved)), help.clone());
+                scope.problem(
+                    "",
+                    format!("{hook}: the essential steps need {} and do not fit in {inside}", show(reserved)),
+                    help.clone(),
+                );
             }
         }
     }
@@ -291,7 +351,16 @@ fn check_fit(hook: Hook, config: &HookConfig, grace: &Grace, deadline_is_configu
             let most = step.timeout.unwrap_or(config.deadline).min(config.deadline);
             for inner in inner.iter().filter(|inner| inner.timeout.is_some_and(|timeout| timeout > most)) {
                 let timeout = show(inner.timeout.unwrap_or_default());
-                scope.problem("", format!("{hook}: step \"{}\": step \"{}\": timeout {timeout} does not fit in {}", step.name, inner.name, show(most)), help.clone());
+                scope.problem(
+                    "",
+                    format!(
+                        "{hook}: step \"{}\": step \"{}\": timeout {timeout} does not fit in {}",
+                        step.name,
+                        inner.name,
+                        show(most)
+                    ),
+                    help.clone(),
+                );
             }
         }
     }
@@ -299,7 +368,8 @@ fn check_fit(hook: Hook, config: &HookConfig, grace: &Grace, deadline_is_configu
 
 fn mean_app(typed: typed::App, document: &Document<'_>, scope: &mut Scope<'_>) -> App {
     scope.place = "app".into();
-    let mut app = App { ports: Vec::new(), stop_signal: None, stop_on: vec![libc::SIGTERM, libc::SIGINT, libc::SIGQUIT] };
+    let mut app =
+        App { ports: Vec::new(), stop_signal: None, stop_on: vec![libc::SIGTERM, libc::SIGINT, libc::SIGQUIT] };
     if let Some(ports) = typed.ports {
         scope.line = Some(document.line_of(ports.span().start));
         app.ports = ports.into_inner().into_iter().map(|port| port.0).collect();
@@ -309,11 +379,17 @@ fn mean_app(typed: typed::App, document: &Document<'_>, scope: &mut Scope<'_>) -
         app.ports.sort_unstable();
         app.ports.dedup();
     }
-    let mut parse = |key: &str, name: &str, line: usize, scope: &mut Scope<'_>| {
+    let parse = |key: &str, name: &str, line: usize, scope: &mut Scope<'_>| {
         let signal = signal_by_name(name);
-        if signal.is_none() || signal.is_some_and(|signal| [libc::SIGKILL, libc::SIGSTOP, libc::SIGCHLD].contains(&signal)) {
+        if signal.is_none()
+            || signal.is_some_and(|signal| [libc::SIGKILL, libc::SIGSTOP, libc::SIGCHLD].contains(&signal))
+        {
             scope.line = Some(line);
-            scope.problem(key, format!("`{name}` is not a signal that can stop a process in order"), "write \"TERM\", \"QUIT\", \"INT\", \"WINCH\", \"USR1\", \"RTMIN+3\" …".to_owned());
+            scope.problem(
+                key,
+                format!("`{name}` is not a signal that can stop a process in order"),
+                "write \"TERM\", \"QUIT\", \"INT\", \"WINCH\", \"USR1\", \"RTMIN+3\" …".to_owned(),
+            );
         }
         signal
     };
@@ -334,7 +410,12 @@ fn mean_app(typed: typed::App, document: &Document<'_>, scope: &mut Scope<'_>) -
     app
 }
 
-fn mean_server(typed: typed::Server, document: &Document<'_>, environment: &dyn Fn(&str) -> Option<String>, scope: &mut Scope<'_>) -> Server {
+fn mean_server(
+    typed: typed::Server,
+    document: &Document<'_>,
+    environment: &dyn Fn(&str) -> Option<String>,
+    scope: &mut Scope<'_>,
+) -> Server {
     scope.place = "server".into();
     let mut server = Server { listen: Some(SocketAddr::from(([0, 0, 0, 0], PORT))), ..Server::default() };
     let mut listen_is_good = true;
@@ -344,7 +425,12 @@ fn mean_server(typed: typed::Server, document: &Document<'_>, environment: &dyn 
             Ok(listen) => server.listen = listen,
             Err(what) => {
                 listen_is_good = false;
-                scope.problem("listen", what, "write an address and a port: \"0.0.0.0:4665\", \"[::]:4665\", \"127.0.0.1:4665\", or \"off\"".to_owned());
+                scope.problem(
+                    "listen",
+                    what,
+                    "write an address and a port: \"0.0.0.0:4665\", \"[::]:4665\", \"127.0.0.1:4665\", or \"off\""
+                        .to_owned(),
+                );
             }
         }
     }
@@ -387,12 +473,17 @@ fn mean_server(typed: typed::Server, document: &Document<'_>, environment: &dyn 
         scope.line = Some(document.line_of(networks.span().start));
         server.rights.allow_from = Some(mean_sources("allow-from", networks.get_ref(), scope));
         if networks.get_ref().is_empty() {
-            scope.problem("allow-from", "an empty list admits nobody", "name addresses or networks, or take it out".to_owned());
+            scope.problem(
+                "allow-from",
+                "an empty list admits nobody",
+                "name addresses or networks, or take it out".to_owned(),
+            );
         }
     }
     server.rights.allow_unauthenticated = typed.allow_unauthenticated;
     let is_loopback = server.listen.is_none_or(|listen| listen.ip().is_loopback());
-    server.nobody_may_trigger = listen_is_good && !has_token && !has_networks && !server.rights.allow_unauthenticated && !is_loopback;
+    server.nobody_may_trigger =
+        listen_is_good && !has_token && !has_networks && !server.rights.allow_unauthenticated && !is_loopback;
     scope.line = None;
     scope.place = String::new();
     server
@@ -404,7 +495,11 @@ fn mean_sources(key: &str, texts: &[String], scope: &mut Scope<'_>) -> Vec<Sourc
     for text in texts {
         match text.trim().parse() {
             Ok(source) => sources.push(source),
-            Err(what) => scope.problem(key, what, "write \"10.0.0.7\", \"10.0.0.0/8\", \"fd00::/8\", \"gateway\" or \"${HOST_IP}\"".to_owned()),
+            Err(what) => scope.problem(
+                key,
+                what,
+                "write \"10.0.0.7\", \"10.0.0.0/8\", \"fd00::/8\", \"gateway\" or \"${HOST_IP}\"".to_owned(),
+            ),
         }
     }
     sources
@@ -440,7 +535,11 @@ fn mean_log(typed: typed::Log, document: &Document<'_>, scope: &mut Scope<'_>) -
             "debug" => log.level = tracing::Level::DEBUG,
             other => {
                 scope.line = Some(document.line_of(level.span().start));
-                scope.problem("level", format!("`{other}` is not a level"), "write \"error\", \"warn\", \"info\" or \"debug\"".to_owned());
+                scope.problem(
+                    "level",
+                    format!("`{other}` is not a level"),
+                    "write \"error\", \"warn\", \"info\" or \"debug\"".to_owned(),
+                );
             }
         }
     }
@@ -469,7 +568,11 @@ fn mean_gate(gate: Option<&Spanned<String>>, document: &Document<'_>, scope: &mu
         "hook" => Some(Gate::Hook),
         other => {
             scope.line = Some(document.line_of(gate.span().start));
-            scope.problem("post-start: gate", format!("`{other}` is not a gate"), "write \"readiness\" or \"hook\"".to_owned());
+            scope.problem(
+                "post-start: gate",
+                format!("`{other}` is not a gate"),
+                "write \"readiness\" or \"hook\"".to_owned(),
+            );
             scope.line = None;
             None
         }

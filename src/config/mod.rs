@@ -21,11 +21,19 @@ pub const REFERENCE: &str = include_str!("../../config/boathook.toml");
 /// A mounted ConfigMap holds at most 1 MiB (Kubernetes' limit); a larger file is not a configuration.
 const LARGEST: usize = 1 << 20;
 
+/// Whether the configuration is for an agent that listens: then somebody must have the right to trigger its hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    Needed,
+    /// An exec hook without an agent.
+    None,
+}
+
 /// Finds, reads and checks the configuration.
 ///
 /// # Errors
 /// Every problem in it.
-pub fn load(named: Option<&Path>) -> Result<Config, Vec<Problem>> {
+pub fn load(named: Option<&Path>, listener: Listener) -> Result<Config, Vec<Problem>> {
     let from_environment = std::env::var_os("BOATHOOK_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
     let (path, source) = match (named, &from_environment) {
         (Some(path), _) => (path, "--config"),
@@ -35,7 +43,9 @@ pub fn load(named: Option<&Path>) -> Result<Config, Vec<Problem>> {
     let file = path.display().to_string();
     let text = match crate::sys::files::read_small(path, LARGEST) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && source.is_empty() => return Ok(Config::without_file()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && source.is_empty() => {
+            return Ok(Config::without_file());
+        }
         Err(error) => {
             let help = match source {
                 "" => "put a regular TOML file there, or none for the defaults".into(),
@@ -45,20 +55,34 @@ pub fn load(named: Option<&Path>) -> Result<Config, Vec<Problem>> {
         }
     };
     let Ok(text) = String::from_utf8(text) else {
-        return Err(vec![whole_file(&file, "is not text (not UTF-8)".into(), Some("a configuration is a TOML file; `boathook config` prints one".into()))]);
+        return Err(vec![whole_file(
+            &file,
+            "is not text (not UTF-8)".into(),
+            Some("a configuration is a TOML file; `boathook config` prints one".into()),
+        )]);
     };
-    parse(&file, &text, &|name| std::env::var(name).ok())
+    parse(&file, &text, &|name| std::env::var(name).ok(), listener)
 }
 
 /// Reads a configuration from its text; `environment` gives the values for `${NAME}`.
 ///
 /// # Errors
 /// Every problem in it.
-pub fn parse(file: &str, text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
+pub fn parse(
+    file: &str,
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+    listener: Listener,
+) -> Result<Config, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut document = Document::new(file, text);
     let typed: Option<typed::Config> = document.read(environment, &mut problems);
     let config = typed.map(|typed| meaning::mean(typed, &document, environment, &mut problems));
+    if listener == Listener::Needed
+        && let Some(config) = &config
+    {
+        problems.extend(config.check_listener().err());
+    }
     for problem in &mut problems {
         problem.what = document.hide_values(&problem.what);
     }

@@ -1,7 +1,10 @@
 //! A step's condition (`when`): a file exists or contains, an environment variable is, a command succeeds. Several in
 //! one `when` must all hold. A condition that does not hold skips the step; one that cannot be told fails it.
 
-use std::{collections::BTreeMap, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
@@ -66,7 +69,11 @@ impl Condition {
             tests.push(Test::Command(command?));
         }
         if tests.is_empty() {
-            scope.problem("when", "it names no condition", "add file-exists, file-missing, file-contains, env or command".to_owned());
+            scope.problem(
+                "when",
+                "it names no condition",
+                "add file-exists, file-missing, file-contains, env or command".to_owned(),
+            );
             return None;
         }
         Some(Self(tests))
@@ -87,18 +94,22 @@ impl Condition {
 impl Test {
     async fn test(&self, context: &Context) -> Verdict {
         match self {
-            Test::Exists(path) => look(path, |path| match exists(path) {
-                Ok(true) => Verdict::Holds,
-                Ok(false) => Verdict::Not(format!("{} does not exist", path.display())),
-                Err(error) => Verdict::Unknown(format!("{}: {error}", path.display())),
-            })
-            .await,
-            Test::Missing(path) => look(path, |path| match exists(path) {
-                Ok(false) => Verdict::Holds,
-                Ok(true) => Verdict::Not(format!("{} exists", path.display())),
-                Err(error) => Verdict::Unknown(format!("{}: {error}", path.display())),
-            })
-            .await,
+            Test::Exists(path) => {
+                look(path, |path| match exists(path) {
+                    Ok(true) => Verdict::Holds,
+                    Ok(false) => Verdict::Not(format!("{} does not exist", path.display())),
+                    Err(error) => Verdict::Unknown(format!("{}: {error}", path.display())),
+                })
+                .await
+            }
+            Test::Missing(path) => {
+                look(path, |path| match exists(path) {
+                    Ok(false) => Verdict::Holds,
+                    Ok(true) => Verdict::Not(format!("{} exists", path.display())),
+                    Err(error) => Verdict::Unknown(format!("{}: {error}", path.display())),
+                })
+                .await
+            }
             Test::Contains(Contains { file, text }) => {
                 let text = text.clone();
                 look(file, move |path| contains(path, &text)).await
@@ -114,7 +125,9 @@ impl Test {
             }
             Test::Command(command) => match command.run(context).await {
                 End::Done(_) | End::Skipped(_) => Verdict::Holds,
-                End::Failed(why) | End::FailedForGood(why) => Verdict::Not(format!("the condition's command failed: {why}")),
+                End::Failed(why) | End::FailedForGood(why) => {
+                    Verdict::Not(format!("the condition's command failed: {why}"))
+                }
             },
         }
     }
@@ -133,9 +146,13 @@ fn exists(path: &Path) -> std::io::Result<bool> {
 
 fn contains(path: &Path, text: &str) -> Verdict {
     match files::read_small(path, LARGEST) {
-        Ok(bytes) if text.is_empty() || bytes.windows(text.len()).any(|window| window == text.as_bytes()) => Verdict::Holds,
+        Ok(bytes) if text.is_empty() || bytes.windows(text.len()).any(|window| window == text.as_bytes()) => {
+            Verdict::Holds
+        }
         Ok(_) => Verdict::Not(format!("{} does not contain \"{text}\"", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Verdict::Not(format!("{} does not exist", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Verdict::Not(format!("{} does not exist", path.display()))
+        }
         Err(error) => Verdict::Unknown(format!("{}: {error}", path.display())),
     }
 }

@@ -25,8 +25,14 @@ pub struct File {
 enum Change {
     Touch,
     /// The whole content, put there by a rename, so that no reader ever sees half of it.
-    Write { content: Vec<u8>, mode: Option<u32> },
-    Append { content: Vec<u8>, mode: Option<u32> },
+    Write {
+        content: Vec<u8>,
+        mode: Option<u32>,
+    },
+    Append {
+        content: Vec<u8>,
+        mode: Option<u32>,
+    },
     Remove,
 }
 
@@ -62,7 +68,11 @@ impl Kind for File {
             None => None,
             Some(Ok(mode)) if mode <= 0o7777 => Some(mode),
             Some(_) => {
-                scope.problem("mode", "it is no octal number up to 7777", "write it in quotes, such as \"0640\"".to_owned());
+                scope.problem(
+                    "mode",
+                    "it is no octal number up to 7777",
+                    "write it in quotes, such as \"0640\"".to_owned(),
+                );
                 return None;
             }
         };
@@ -74,7 +84,11 @@ impl Kind for File {
             (None, None, Some(path), None) => (path, Change::Append { content, mode }),
             (None, None, None, Some(path)) => (path, Change::Remove),
             _ => {
-                scope.problem("", "it needs exactly one of touch, write, append, remove", "file = { write = \"/var/tmp/hello.txt\", content = \"Hello!\" }".to_owned());
+                scope.problem(
+                    "",
+                    "it needs exactly one of touch, write, append, remove",
+                    "file = { write = \"/var/tmp/hello.txt\", content = \"Hello!\" }".to_owned(),
+                );
                 return None;
             }
         };
@@ -83,7 +97,11 @@ impl Kind for File {
             return None;
         }
         if matches!(change, Change::Touch | Change::Remove) && (has_content || has_mode) {
-            scope.problem("content", "only write and append take content and mode", "take it out, or use write".to_owned());
+            scope.problem(
+                "content",
+                "only write and append take content and mode",
+                "take it out, or use write".to_owned(),
+            );
             return None;
         }
         Some(File { path, change })
@@ -120,7 +138,9 @@ impl File {
             }
             Change::Remove => match fs::remove_file(path) {
                 Ok(()) => Ok(format!("removed {}", path.display())),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(format!("{} was not there", path.display())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Ok(format!("{} was not there", path.display()))
+                }
                 Err(error) => Err(error),
             },
         }
@@ -131,7 +151,11 @@ impl File {
 fn open(path: &Path, options: &mut OpenOptions, mode: Option<u32>) -> io::Result<fs::File> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
     let file = options.custom_flags(flags.cast_signed()).mode(mode.unwrap_or(0o644)).open(path).map_err(|error| {
-        if error.raw_os_error() == Some(libc::ENXIO) { io::Error::other("it is a FIFO or socket that nobody reads") } else { error }
+        if error.raw_os_error() == Some(libc::ENXIO) {
+            io::Error::other("it is a FIFO or socket that nobody reads")
+        } else {
+            error
+        }
     })?;
     if let Some(mode) = mode
         && file.metadata()?.is_file()
@@ -207,7 +231,10 @@ mod tests {
         assert!(file(&path, write.clone()).apply().expect_err("no folder").to_string().contains("No such file"));
         let fifo = folder.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a fifo");
-        assert_eq!(file(&fifo, write.clone()).apply().expect_err("nobody reads").to_string(), "it is a FIFO or socket that nobody reads");
+        assert_eq!(
+            file(&fifo, write.clone()).apply().expect_err("nobody reads").to_string(),
+            "it is a FIFO or socket that nobody reads"
+        );
         assert_eq!(file(folder.path(), write).apply().expect_err("a folder").to_string(), "it is a directory");
     }
 }

@@ -46,6 +46,8 @@ macro_rules! kinds {
                 $(if self.$field.is_some() { typed.push($name); })+
                 match typed.as_slice() {
                     [_] => {}
+                    // A kind that was misspelt has been told already.
+                    [] if scope.problems.iter().any(|problem| problem.place.starts_with(&scope.place)) => return None,
                     [] => {
                         scope.problem("", "the step does nothing", format!("add one of: {}, group", NAMES.join(", ")));
                         return None;
@@ -110,8 +112,28 @@ kinds! {
     ///
     /// Example: boathook step sleep 10s
     Sleep, sleep, "sleep", super::sleep::Sleep;
+    /// Run a command.
+    ///
+    /// Example: boathook step exec --timeout 10s -- consul leave
+    Exec, exec, "exec", super::exec::Exec;
+    /// Send a request.
+    ///
+    /// Example: boathook step http --method POST http://127.0.0.1:9000/drain
+    Http, http, "http", super::http::Http;
+    /// Send a signal, and wait for the process to end if asked.
+    ///
+    /// Example: boathook step signal QUIT --pid-file /run/nginx.pid --wait
+    Signal, signal, "signal", super::signal::Signal;
+    /// Wait until something is true.
+    ///
+    /// Example: boathook step wait --tcp db:5432 --timeout 30s
+    Wait, wait, "wait", super::wait::Wait;
     /// Touch, write or remove a file.
     ///
     /// Example: boathook step file --write /var/tmp/hello.txt --content 'Hello!'
     File, file, "file", super::file::File;
+    /// Wait until no new connection comes and nothing is in flight.
+    ///
+    /// Example: boathook step drain --port 8080 --timeout 25s
+    Drain, drain, "drain", super::drain::Drain;
 }

@@ -16,9 +16,14 @@ use toml::Spanned;
 use crate::{duration::Span, problem::Scope, process::Processes};
 
 pub mod condition;
+pub mod drain;
+pub mod exec;
 pub mod file;
+pub mod http;
 pub mod kinds;
+pub mod signal;
 pub mod sleep;
+pub mod wait;
 
 pub use condition::Condition;
 pub use kinds::{Action, StepCommand, TypedStep};
@@ -146,14 +151,28 @@ pub struct StepOptions {
 
 impl StepOptions {
     fn typed(self) -> TypedStep {
-        TypedStep { timeout: self.timeout, attempt_timeout: self.attempt_timeout, retries: self.retries, backoff: self.backoff, ..TypedStep::default() }
+        TypedStep {
+            timeout: self.timeout,
+            attempt_timeout: self.attempt_timeout,
+            retries: self.retries,
+            backoff: self.backoff,
+            ..TypedStep::default()
+        }
     }
 }
 
 /// Gives meaning to a list of typed steps; `line_of` turns a place in the text into its line.
-pub fn mean_steps(typed: Vec<Spanned<TypedStep>>, line_of: &dyn Fn(usize) -> usize, scope: &mut Scope<'_>) -> Vec<Step> {
+pub fn mean_steps(
+    typed: Vec<Spanned<TypedStep>>,
+    line_of: &dyn Fn(usize) -> usize,
+    scope: &mut Scope<'_>,
+) -> Vec<Step> {
     if typed.len() > MOST_STEPS {
-        scope.problem("", format!("{} steps are more than {MOST_STEPS}", typed.len()), "put what belongs together into one command".to_owned());
+        scope.problem(
+            "",
+            format!("{} steps are more than {MOST_STEPS}", typed.len()),
+            "put what belongs together into one command".to_owned(),
+        );
         return Vec::new();
     }
     let hook = scope.place.clone();
@@ -169,10 +188,15 @@ pub fn mean_steps(typed: Vec<Spanned<TypedStep>>, line_of: &dyn Fn(usize) -> usi
         if step.name.is_empty() {
             // Unnamed steps are called by their kind, with a number when there are several.
             let kind = step.action.name();
-            let same = steps.iter().filter(|other| other.name == kind || other.name.starts_with(&format!("{kind} "))).count();
+            let same =
+                steps.iter().filter(|other| other.name == kind || other.name.starts_with(&format!("{kind} "))).count();
             step.name = if same == 0 { kind.into() } else { format!("{kind} {}", same + 1) };
         } else if steps.iter().any(|other| other.name == step.name) {
-            scope.problem("name", "another step of this hook has the same name", "give each its own: logs and reports go by it".to_owned());
+            scope.problem(
+                "name",
+                "another step of this hook has the same name",
+                "give each its own: logs and reports go by it".to_owned(),
+            );
         }
         steps.push(step);
     }
@@ -191,7 +215,11 @@ pub fn mean_step(mut typed: TypedStep, scope: &mut Scope<'_>) -> Option<Step> {
     }
     for (key, span) in [("timeout", typed.timeout), ("attempt-timeout", typed.attempt_timeout)] {
         if span.is_some_and(|span| span.0.is_zero()) {
-            scope.problem(key, "no time at all is left for the step", "give it some, or leave the key out for what is left of the hook".to_owned());
+            scope.problem(
+                key,
+                "no time at all is left for the step",
+                "give it some, or leave the key out for what is left of the hook".to_owned(),
+            );
         }
     }
     let on_failure = match typed.on_failure.as_deref() {
@@ -204,14 +232,19 @@ pub fn mean_step(mut typed: TypedStep, scope: &mut Scope<'_>) -> Option<Step> {
     };
     let retries = typed.retries.unwrap_or(0);
     if retries > 1000 {
-        scope.problem("retries", format!("{retries} retries are more than 1000"), "bound the step by its timeout instead".to_owned());
+        scope.problem(
+            "retries",
+            format!("{retries} retries are more than 1000"),
+            "bound the step by its timeout instead".to_owned(),
+        );
     }
     if typed.group.is_some() && (retries > 0 || typed.attempt_timeout.is_some()) {
         scope.problem("retries", "a group is not retried as a whole", "give its steps their own retries".to_owned());
     }
     let when = typed.when.take().and_then(|when| Condition::mean(when, scope));
     let action = typed.action(scope)?;
-    let essential = typed.essential || matches!(&action, Action::Group(steps) if steps.iter().any(|step| step.essential));
+    let essential =
+        typed.essential || matches!(&action, Action::Group(steps) if steps.iter().any(|step| step.essential));
     (scope.problems.len() == before).then(|| Step {
         name: typed.name.unwrap_or_default(),
         action,

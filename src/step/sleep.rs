@@ -65,7 +65,11 @@ impl Kind for Sleep {
             (Some(length), None) => Some(Sleep { length: length.0, from_hook_start: false }),
             (None, Some(until)) => Some(Sleep { length: until.0, from_hook_start: true }),
             _ => {
-                scope.problem("", "neither a time nor `until`, or both", "write sleep = \"10s\" or sleep = { until = \"15s\" }".to_owned());
+                scope.problem(
+                    "",
+                    "neither a time nor `until`, or both",
+                    "write sleep = \"10s\" or sleep = { until = \"15s\" }".to_owned(),
+                );
                 None
             }
         }
@@ -78,6 +82,10 @@ impl Kind for Sleep {
         }
         context.progress.set(format!("sleeping until {} are over", show(self.length)));
         tokio::time::sleep_until(until).await;
-        End::Done(if self.from_hook_start { format!("the hook has lasted {}", show(self.length)) } else { String::new() })
+        End::Done(if self.from_hook_start {
+            format!("the hook has lasted {}", show(self.length))
+        } else {
+            String::new()
+        })
     }
 }

@@ -57,10 +57,16 @@ mod tests {
         std::fs::write(at("token"), "secret\n").expect("written");
         assert_eq!(read_small(&at("token"), 7).expect("read"), b"secret\n");
         assert_eq!(read_small(&at("token"), 6).expect_err("too long").to_string(), "longer than 6 bytes");
-        assert_eq!(read_small(folder.path(), 9).expect_err("a folder").to_string(), "it is a directory, not a regular file");
+        assert_eq!(
+            read_small(folder.path(), 9).expect_err("a folder").to_string(),
+            "it is a directory, not a regular file"
+        );
         rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a fifo");
         assert_eq!(read_small(&at("fifo"), 9).expect_err("a fifo").to_string(), "it is a FIFO, not a regular file");
         assert_eq!(read_small(&at("none"), 9).expect_err("missing").kind(), io::ErrorKind::NotFound);
-        assert_eq!(read_small(Path::new("/dev/zero"), 9).expect_err("a device").to_string(), "it is a device, not a regular file");
+        assert_eq!(
+            read_small(Path::new("/dev/zero"), 9).expect_err("a device").to_string(),
+            "it is a device, not a regular file"
+        );
     }
 }

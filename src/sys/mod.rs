@@ -1,3 +1,8 @@
-//! The kernel's interfaces that need care, each in a small module of its own.
+//! The kernel interfaces that no safe package covers, one small module each, and the file reads that must not
+//! hang. No policy lives here.
 
+pub mod child;
+pub mod file;
 pub mod files;
+pub mod pidfd;
+pub mod signal;

@@ -1,0 +1,339 @@
+//! The `drain` step: what was typed, what it means, and the door to `drain/`, where it is done.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Deserializer, de};
+
+use super::{Context, End, Kind};
+use crate::{
+    drain::{
+        engine::{Rule, Rules},
+        watch::{self, Settings, Source},
+    },
+    duration::Span,
+    net::peers::Peers,
+    problem::Scope,
+};
+
+/// Longer than kube-proxy's and most ingress controllers' way from the deletion to the last new connection (about
+/// 1 s measured on one node); load balancers of a cloud need more, which only their users know.
+const SETTLE: Duration = Duration::from_secs(5);
+/// The shortest silence that means anything on a port that has traffic.
+const QUIET_MIN: Duration = Duration::from_secs(1);
+/// Pauses within one answer are shorter on any server that is not waiting for something.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+/// Most requests of a web application are done by then; only used where nobody can see who spoke last.
+const LONGEST_REQUEST: Duration = Duration::from_secs(10);
+
+/// Wait until the application has no new connections and none in flight.
+#[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Typed {
+    /// Wait at least this long, for routing to move away [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    settle: Option<Span>,
+    /// Wait until no new connection has come for this long [default: 1s, or settle where that is shorter]
+    #[arg(long, value_name = "DURATION")]
+    quiet_min: Option<Span>,
+    /// So many connections may be in flight at the end [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    threshold: Option<Number>,
+    /// The application's ports; repeat, or separate by commas [default: all that listen on more than loopback]
+    #[arg(long, alias = "port", value_name = "PORT", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_more")]
+    ports: Vec<Number>,
+    /// Peers whose connections do not count: an address, a network or `gateway`; repeat, or separate by commas
+    #[arg(long, value_name = "PEER", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_more")]
+    ignore_peers: Vec<Peer>,
+    /// A connection on which the server spoke last is idle when nothing has moved for this long [default: 1s]
+    #[arg(long, value_name = "DURATION")]
+    idle_after: Option<Span>,
+    /// Where nobody can see who spoke last (source `proc`), a connection is idle after this long [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    longest_request: Option<Span>,
+    /// Where connections are read from: auto, sock-diag or proc [default: auto]
+    #[arg(long, value_name = "SOURCE")]
+    source: Option<TypedSource>,
+}
+
+/// The step, ready to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    until: Until,
+}
+
+/// What tells that the application is drained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Until {
+    Connections(Settings),
+}
+
+impl Drain {
+    /// The rules of a drain by connections, for tests that switch one off.
+    #[doc(hidden)]
+    pub fn rules_mut(&mut self) -> &mut Rules {
+        let Until::Connections(settings) = &mut self.until;
+        &mut settings.rules
+    }
+}
+
+impl Kind for Drain {
+    type Typed = Typed;
+
+    fn mean(typed: Typed, scope: &mut Scope<'_>) -> Option<Self> {
+        let before = scope.problems.len();
+        let settle = typed.settle.map_or(SETTLE, |span| span.0);
+        let quiet_min = typed.quiet_min.map_or(QUIET_MIN.min(settle), |span| span.0);
+        if quiet_min > settle {
+            // The quiet time lies between the two; the other way round neither would mean what it says.
+            scope.problem(
+                "quiet-min",
+                format!("{} is longer than settle {}", Span(quiet_min), Span(settle)),
+                "raise settle, or lower quiet-min".to_string(),
+            );
+        }
+        let typed_ports: Vec<u64> = typed.ports.iter().map(|number| number.0).collect();
+        let mut ports = Vec::with_capacity(typed_ports.len());
+        for number in typed_ports {
+            match u16::try_from(number) {
+                Ok(port) if port > 0 => ports.push(port),
+                _ => scope.problem(
+                    "ports",
+                    format!("{number} is not a port"),
+                    "ports go from 1 to 65535; leave `ports` away to watch all that listen".to_string(),
+                ),
+            }
+        }
+        if ports.is_empty() {
+            ports.extend_from_slice(scope.app_ports);
+        }
+        let mut ignored = Peers::default();
+        for Peer(text) in &typed.ignore_peers {
+            if let Err(why) = ignored.add(text) {
+                scope.problem("ignore-peers", why, None);
+            }
+        }
+        let rules = Rules {
+            settle,
+            quiet_min,
+            threshold: usize::try_from(typed.threshold.map_or(0, |number| number.0)).unwrap_or(usize::MAX - 1),
+            idle_after: typed.idle_after.map_or(IDLE_AFTER, |span| span.0),
+            longest_request: typed.longest_request.map_or(LONGEST_REQUEST, |span| span.0),
+            quiet: Rule::On,
+            in_flight: Rule::On,
+        };
+        let source = typed.source.map_or(Source::Auto, |source| source.0);
+        (scope.problems.len() == before)
+            .then_some(Self { until: Until::Connections(Settings { rules, ports, ignored, source }) })
+    }
+
+    async fn run(&self, context: &Context) -> End {
+        match &self.until {
+            Until::Connections(settings) => watch::drain(settings, context).await,
+        }
+    }
+}
+
+/// A number, also in quotes, because `${PORT}` makes a string of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number(u64);
+
+impl FromStr for Number {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |_| format!("`{text}` is not a whole number of 0 or more");
+        text.trim().parse().map(Self).map_err(wrong)
+    }
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Number;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number")
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Number, E> {
+                number.try_into().map(Number).map_err(|_| E::custom(format!("{number} is negative")))
+            }
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Number, E> {
+                Ok(Number(number))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Number, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// A peer as typed; what it means is found later, with its place at hand.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Peer(String);
+
+impl FromStr for Peer {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(Self(text.into()))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TypedSource(Source);
+
+impl FromStr for TypedSource {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self(Source::Auto)),
+            "sock-diag" => Ok(Self(Source::SockDiag)),
+            "proc" => Ok(Self(Source::Proc)),
+            _ => Err(format!("`{text}` is no source; use auto, sock-diag or proc")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TypedSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Reads `[80, 443]`, `80`, and `"80,443"`, which is what a substituted variable may hold.
+fn one_or_more<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + FromStr<Err = String>,
+{
+    struct Visitor<T>(std::marker::PhantomData<T>);
+    impl<'de, T: Deserialize<'de> + FromStr<Err = String>> de::Visitor<'de> for Visitor<T> {
+        type Value = Vec<T>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list, such as [8080, 8443]")
+        }
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut found = Vec::new();
+            while let Some(item) = list.next_element()? {
+                found.push(item);
+            }
+            Ok(found)
+        }
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Vec<T>, E> {
+            self.visit_str(&number.to_string())
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+            text.split(',').map(|item| item.trim().parse().map_err(E::custom)).collect()
+        }
+    }
+    deserializer.deserialize_any(Visitor(std::marker::PhantomData))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Problem;
+
+    fn mean(toml: &str, app_ports: &[u16]) -> (Option<Drain>, Vec<Problem>) {
+        let typed = toml::from_str(toml).expect(toml);
+        let (mut secrets, mut problems) = (Vec::new(), Vec::new());
+        let mut scope = Scope {
+            file: "boathook.toml",
+            line: None,
+            place: "pre-stop: step \"drain\"".into(),
+            app_ports,
+            secrets: &mut secrets,
+            problems: &mut problems,
+        };
+        (Drain::mean(typed, &mut scope), problems)
+    }
+
+    fn settings(toml: &str, app_ports: &[u16]) -> Settings {
+        let (drain, problems) = mean(toml, app_ports);
+        assert_eq!(problems, [], "{toml}");
+        let Until::Connections(settings) = drain.expect(toml).until;
+        settings
+    }
+
+    #[test]
+    fn an_empty_table_is_a_whole_drain() {
+        let Settings { rules, ports, ignored, source } = settings("", &[8080]);
+        assert_eq!((ports, ignored.is_empty(), source), (vec![8080], true, Source::Auto));
+        assert_eq!((rules.settle, rules.quiet_min, rules.threshold), (SETTLE, QUIET_MIN, 0));
+        assert_eq!((rules.idle_after, rules.longest_request), (IDLE_AFTER, LONGEST_REQUEST));
+        assert_eq!((rules.quiet, rules.in_flight), (Rule::On, Rule::On));
+    }
+
+    #[test]
+    fn reads_every_key() {
+        let found = settings(
+            "settle = \"2s\"\nquiet-min = \"500ms\"\nthreshold = \"3\"\nports = [80, \"443\"]\n\
+             ignore-peers = [\"10.0.0.0/8\", \"192.0.2.7\", \"gateway\"]\nidle-after = \"2s\"\n\
+             longest-request = \"20s\"\nsource = \"proc\"",
+            &[8080],
+        );
+        assert_eq!((found.ports, found.source, found.rules.threshold), (vec![80, 443], Source::Proc, 3));
+        assert_eq!(found.rules.quiet_min, Duration::from_millis(500));
+        assert_eq!(found.rules.longest_request, Duration::from_secs(20));
+        for text in ["ports = 80", "ports = \"80\"", "ports = [\"80\"]"] {
+            assert_eq!(settings(text, &[]).ports, [80], "{text}");
+        }
+        assert_eq!(settings("ports = \"80, 443\"", &[]).ports, [80, 443]);
+        assert_eq!(settings("settle = \"200ms\"", &[]).rules.quiet_min, Duration::from_millis(200));
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let (drain, problems) = mean("ports = [0, 70000]\nquiet-min = \"6s\"\nignore-peers = [\"10.0.0.0/33\"]", &[]);
+        assert_eq!(drain, None);
+        let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let place = "boathook.toml: pre-stop: step \"drain\"";
+        let help = "\n  help: ports go from 1 to 65535; leave `ports` away to watch all that listen";
+        assert_eq!(
+            texts,
+            [
+                format!("{place}: quiet-min: 6s is longer than settle 5s\n  help: raise settle, or lower quiet-min"),
+                format!("{place}: ports: 0 is not a port{help}"),
+                format!("{place}: ports: 70000 is not a port{help}"),
+                format!(
+                    "{place}: ignore-peers: `10.0.0.0/33` is no peer: write an address (192.0.2.7), \
+                     a network (10.0.0.0/8) or \"gateway\""
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_read() {
+        for (text, expected) in [
+            ("ports = \"x\"", "`x` is not a whole number of 0 or more"),
+            ("ports = -1", "`-1` is not a whole number of 0 or more"),
+            ("ports = [-1]", "-1 is negative"),
+            ("ports = true", "invalid type: boolean `true`, expected a list, such as [8080, 8443]"),
+            ("threshold = 1.5", "invalid type: floating point `1.5`, expected a number"),
+            ("source = \"ss\"", "`ss` is no source; use auto, sock-diag or proc"),
+            ("settle = 5", "invalid type: integer `5`, expected a duration in quotes, such as \"30s\""),
+            ("setle = \"5s\"", "unknown field `setle`, expected one of"),
+        ] {
+            let error = toml::from_str::<Typed>(text).expect_err(text);
+            assert!(error.message().starts_with(expected), "{text}: {}", error.message());
+        }
+    }
+
+    #[test]
+    fn the_command_line_says_the_same() {
+        use clap::{Args, Command, FromArgMatches};
+        let command = Typed::augment_args(Command::new("drain"));
+        let matches = command
+            .try_get_matches_from([
+                "drain", "--port", "80", "--ports", "443,8443", "--settle", "2s", "--source", "proc",
+            ])
+            .expect("good arguments");
+        let typed = Typed::from_arg_matches(&matches).expect("good arguments");
+        assert_eq!(typed.ports, [Number(80), Number(443), Number(8443)]);
+        assert_eq!(typed.settle, Some(Span(Duration::from_secs(2))));
+        assert_eq!(typed.source, Some(TypedSource(Source::Proc)));
+    }
+}

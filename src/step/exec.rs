@@ -1,0 +1,504 @@
+//! `exec`: runs a command. It ends when the command ends, whoever keeps its output open; then, and when the
+//! step is cut, everything it started is killed, unless `leave-running` says otherwise for a success.
+//!
+//! What escapes: a process that cleared its environment, left the process group and lost its parent. Output of
+//! processes that are left running is read and dropped for as long as the agent lives.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fmt, fs,
+    io::{self, Seek, Write},
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    str::FromStr,
+};
+
+use rustix::fs::MemfdFlags;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, value::MapAccessDeserializer, value::SeqAccessDeserializer},
+};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Context, End, Kind};
+use crate::{
+    duration::show,
+    problem::Scope,
+    process::{Capture, Child, ExitStatus, Family, MARKER, Processes, Source, SpawnError, family, spawn, user},
+    sys::child,
+};
+
+/// The reason goes into one line of the report and the termination message; a line of log is long enough for it.
+const LONGEST_REASON: usize = 300;
+
+/// Environment variables with these in their names are taken for secrets, so that no log shows their values.
+const SECRET_WORDS: [&str; 5] = ["PASS", "TOKEN", "SECRET", "KEY", "CREDENTIAL"];
+
+/// The step as typed: `exec = ["consul", "leave"]` or `exec = { command = […], … }`.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
+pub struct Typed {
+    /// An environment variable for the command, beside the agent's own; may be repeated
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    env: Vec<Variable>,
+    /// The folder that the command starts in
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+    /// Who the command runs as: 1000, 1000:1000, www-data or www-data:adm (needs root)
+    #[arg(long)]
+    user: Option<String>,
+    /// Text for the command's stdin, which is empty without it
+    #[arg(long, value_name = "TEXT")]
+    input: Option<String>,
+    /// After a success, leave alone what the command left running in the background
+    #[arg(long)]
+    leave_running: bool,
+    /// Where the command's stdout goes: log or discard
+    #[arg(long, value_name = "WHERE", default_value = "log")]
+    stdout: Output,
+    /// Where the command's stderr goes: log or discard
+    #[arg(long, value_name = "WHERE", default_value = "log")]
+    stderr: Output,
+    /// The program and its arguments; there is no shell unless you write one: sh -c "…"
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Where one stream of the command goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    #[default]
+    Log,
+    Discard,
+}
+
+/// One environment variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    name: String,
+    value: String,
+}
+
+/// The step as meant.
+#[derive(Clone, Debug)]
+pub struct Exec {
+    command: Vec<OsString>,
+    env: Vec<Variable>,
+    dir: Option<PathBuf>,
+    user: Option<String>,
+    input: Option<String>,
+    leave_running: bool,
+    stdout: Output,
+    stderr: Output,
+}
+
+impl Kind for Exec {
+    type Typed = Typed;
+
+    fn mean(typed: Typed, scope: &mut Scope<'_>) -> Option<Self> {
+        let before = scope.problems.len();
+        match typed.command.first() {
+            None => scope.problem("command", "it is empty", Some("write exec = [\"program\", \"argument\"]".into())),
+            Some(program) if program.trim().is_empty() => {
+                scope.problem("command", "the program's name is empty", Some("name a program".into()));
+            }
+            Some(_) => {}
+        }
+        if typed.command.iter().any(|word| word.contains('\0')) {
+            scope.problem("command", "it contains a NUL character", Some("remove it".into()));
+        }
+        for variable in &typed.env {
+            if let Err(why) = variable.check() {
+                scope.problem("env", why, Some("write env = { NAME = \"value\" }".into()));
+            }
+            let upper = variable.name.to_ascii_uppercase();
+            // A value that is a common word anyway would blacken half the log.
+            if variable.value.len() >= 6 && SECRET_WORDS.iter().any(|word| upper.contains(word)) {
+                scope.secrets.push(variable.value.clone());
+            }
+        }
+        if typed.dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty() || dir.to_string_lossy().contains('\0')) {
+            scope.problem("dir", "it is not a path", Some("name a folder of the image".into()));
+        }
+        if let Some(Err(why)) = typed.user.as_deref().map(user::check) {
+            scope.problem("user", why, None);
+        }
+        if scope.problems.len() > before {
+            return None;
+        }
+        Some(Self {
+            command: typed.command.into_iter().map(OsString::from).collect(),
+            env: typed.env,
+            dir: typed.dir,
+            user: typed.user,
+            input: typed.input,
+            leave_running: typed.leave_running,
+            stdout: typed.stdout,
+            stderr: typed.stderr,
+        })
+    }
+
+    async fn run(&self, context: &Context) -> End {
+        let begun = Instant::now();
+        let mut capture = Capture::new(&context.label);
+        let started = match self.prepare(&mut capture) {
+            Ok(attempt) => attempt.start(&context.processes).await,
+            Err(error) => return End::Failed(format!("cannot run a command: {error}")),
+        };
+        let (child, guard) = match started {
+            Ok(started) => started,
+            Err(error) if error.passes => return End::Failed(error.text),
+            Err(error) => return End::FailedForGood(error.text),
+        };
+        context.progress.set("the command runs");
+
+        // A short attempt still gets half of its time before TERM.
+        let left = context.limit.saturating_duration_since(begun);
+        let term = begun + left.saturating_sub(context.kill_after).max(left / 2);
+        let mut terminated = false;
+        let status = loop {
+            tokio::select! {
+                biased;
+                status = child.wait() => break status,
+                () = sleep_until(term), if !terminated => {
+                    terminated = true;
+                    guard.terminate();
+                    context.progress.set("the command was sent TERM and did not end");
+                }
+                () = sleep_until(context.limit) => {
+                    drop(guard);
+                    capture.finish();
+                    let text = format!("timed out: ignored TERM, killed after {}", show(begun.elapsed()));
+                    return End::Failed(with_reason(text, &capture));
+                }
+                () = capture.read_some() => {}
+            }
+        };
+
+        if self.leave_running && status.is_success() && !terminated {
+            guard.leave();
+            capture.finish();
+            tokio::spawn(capture.discard());
+            return End::Done(String::new());
+        }
+        guard.end().await;
+        capture.finish();
+        match status {
+            _ if terminated => {
+                let text = format!("timed out: ended by TERM after {}", show(begun.elapsed()));
+                End::Failed(with_reason(text, &capture))
+            }
+            ExitStatus::Code(0) => End::Done(String::new()),
+            status => End::Failed(with_reason(status.to_string(), &capture)),
+        }
+    }
+}
+
+/// `exit code 3: cannot connect to …`
+fn with_reason(text: String, capture: &Capture) -> String {
+    let line = capture.last_error();
+    if line.is_empty() {
+        return text;
+    }
+    let cut = line.floor_char_boundary(LONGEST_REASON);
+    let more = if cut < line.len() { "…" } else { "" };
+    format!("{text}: {}{more}", &line[..cut])
+}
+
+/// Everything that one attempt needs, to be moved to the thread that starts it.
+struct Attempt {
+    exec: Exec,
+    stdin: Stdio,
+    stdout: Stdio,
+    stderr: Stdio,
+}
+
+impl Exec {
+    fn prepare(&self, capture: &mut Capture) -> io::Result<Attempt> {
+        let mut stream = |output, source| match output {
+            Output::Log => capture.open(source).map(Stdio::from),
+            Output::Discard => Ok(Stdio::null()),
+        };
+        let stdout = stream(self.stdout, Source::Stdout)?;
+        let stderr = stream(self.stderr, Source::Stderr)?;
+        let stdin = match &self.input {
+            None => Stdio::null(),
+            Some(text) => text_as_file(text)?.into(),
+        };
+        Ok(Attempt { exec: self.clone(), stdin, stdout, stderr })
+    }
+}
+
+/// A file in memory, as a shell's here-document is a file: a command that never reads it blocks nobody, as a full
+/// pipe would.
+fn text_as_file(text: &str) -> io::Result<OwnedFd> {
+    let mut file = fs::File::from(rustix::fs::memfd_create("input", MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+impl Attempt {
+    /// Starts the command on a thread of its own: the user files, the folder and the program may be on a mount
+    /// that hangs. If the caller is gone when it has started, it is killed.
+    async fn start(self, processes: &Processes) -> Result<(Child, family::Guard), SpawnError> {
+        let processes = processes.clone();
+        let started = tokio::task::spawn_blocking(move || self.start_now(&processes)).await;
+        started.unwrap_or_else(|_| {
+            Err(SpawnError { text: "the agent is ending".into(), code: spawn::CODE_NOT_EXECUTABLE, passes: false })
+        })
+    }
+
+    fn start_now(self, processes: &Processes) -> Result<(Child, family::Guard), SpawnError> {
+        let Self { exec, stdin, stdout, stderr } = self;
+        let marker = family::new_marker();
+        let program = &exec.command[0];
+        let mut command = Command::new(program);
+        command.args(&exec.command[1..]).stdin(stdin).stdout(stdout).stderr(stderr).process_group(0);
+        command.env(MARKER, &marker);
+        for variable in &exec.env {
+            command.env(&variable.name, &variable.value);
+        }
+        if let Some(dir) = &exec.dir {
+            command.current_dir(dir);
+        }
+        if let Some(name) = &exec.user {
+            become_user(&mut command, name).map_err(|why| SpawnError {
+                text: format!("{}: {why}", program.to_string_lossy()),
+                code: spawn::CODE_NOT_EXECUTABLE,
+                passes: false,
+            })?;
+        }
+        let child = processes.spawn(&mut command).map_err(|error| exec.explain(&error))?;
+        let guard = Family::new(child.pid(), marker).guard();
+        Ok((child, guard))
+    }
+}
+
+impl Exec {
+    fn explain(&self, error: &io::Error) -> SpawnError {
+        let path = self.env.iter().rfind(|variable| variable.name == "PATH");
+        let path = path.map(|variable| OsStr::new(&variable.value));
+        spawn::explain(error, &self.command[0], self.dir.as_deref().map(Path::new), path, self.user.as_deref())
+    }
+}
+
+/// Nothing to do when it is who we are; otherwise only root may.
+fn become_user(command: &mut Command, name: &str) -> Result<(), String> {
+    let wanted = user::find(name)?;
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    if uid != 0 {
+        if (wanted.uid, wanted.gid) == (uid, gid) {
+            return Ok(());
+        }
+        return Err(format!("user {name}: only root can become somebody else, and this is uid {uid}"));
+    }
+    child::become_user(command, wanted.uid, wanted.gid, wanted.groups);
+    Ok(())
+}
+
+impl Variable {
+    fn check(&self) -> Result<(), String> {
+        if self.name.is_empty() || self.name.contains(['=', '\0']) {
+            return Err(format!("`{}` is not the name of a variable", self.name));
+        }
+        if self.value.contains('\0') {
+            return Err(format!("the value of {} contains a NUL character", self.name));
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Variable {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+        Ok(Self { name: name.into(), value: value.into() })
+    }
+}
+
+impl FromStr for Output {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "log" => Ok(Self::Log),
+            "discard" => Ok(Self::Discard),
+            _ => Err(format!("`{text}` is not a place for output: write \"log\" or \"discard\"")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Output {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Typed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ShortOrTable)
+    }
+}
+
+/// The long form.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Table {
+    command: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, Value>,
+    dir: Option<PathBuf>,
+    user: Option<Value>,
+    input: Option<String>,
+    #[serde(default)]
+    leave_running: bool,
+    #[serde(default)]
+    stdout: Output,
+    #[serde(default)]
+    stderr: Output,
+}
+
+/// A text that may be typed as a number or a truth value: `PORT = 8080`, `user = 1000`.
+struct Value(String);
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Value;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text in quotes, a number, true or false")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+                Ok(Value(text.into()))
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Value, E> {
+                Ok(Value(number.to_string()))
+            }
+            fn visit_bool<E: de::Error>(self, truth: bool) -> Result<Value, E> {
+                Ok(Value(truth.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+struct ShortOrTable;
+
+impl<'de> de::Visitor<'de> for ShortOrTable {
+    type Value = Typed;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list such as [\"consul\", \"leave\"], or a table with `command`")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Typed, E> {
+        Err(E::custom(format!(
+            "exec is a list, because no shell splits it into words: write [\"sh\", \"-c\", {text:?}] for a shell"
+        )))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<Typed, A::Error> {
+        Ok(Typed { command: Vec::deserialize(SeqAccessDeserializer::new(list))?, ..Typed::default() })
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Typed, A::Error> {
+        let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Typed {
+            env: table.env.into_iter().map(|(name, Value(value))| Variable { name, value }).collect(),
+            dir: table.dir,
+            user: table.user.map(|Value(user)| user),
+            input: table.input,
+            leave_running: table.leave_running,
+            stdout: table.stdout,
+            stderr: table.stderr,
+            command: table.command,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Step {
+        exec: Typed,
+    }
+
+    fn parse(text: &str) -> Result<Typed, String> {
+        toml::from_str::<Step>(text).map(|step| step.exec).map_err(|error| error.message().to_owned())
+    }
+
+    #[test]
+    fn reads_both_forms_and_the_command_line_alike() {
+        let short = parse(r#"exec = ["consul", "leave"]"#).expect("good");
+        assert_eq!(short.command, ["consul", "leave"]);
+        let long = parse(
+            r#"exec = { command = ["a", "-b"], env = { K = "v=w", PORT = 8080 }, dir = "/x", user = 1000, input = "in",
+                        leave-running = true, stdout = "discard" }"#,
+        )
+        .expect("good");
+        let line = "x --env K=v=w --env PORT=8080 --dir /x --user 1000 --input in --leave-running --stdout discard";
+        for dashes in [&["--"][..], &[]] {
+            let words = line.split(' ').chain(dashes.iter().copied()).chain(["a", "-b"]);
+            let matches = Typed::augment_args(clap::Command::new("x")).try_get_matches_from(words).expect("good");
+            assert_eq!(<Typed as clap::FromArgMatches>::from_arg_matches(&matches).expect("good"), long);
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_the_form() {
+        for (text, message) in [
+            (
+                r#"exec = "consul leave""#,
+                "exec is a list, because no shell splits it into words: write [\"sh\", \"-c\", \"consul leave\"] for a shell",
+            ),
+            (
+                "exec = 3",
+                "invalid type: integer `3`, expected a list such as [\"consul\", \"leave\"], or a table with `command`",
+            ),
+            (r#"exec = { env = {} }"#, "missing field `command`"),
+            (
+                r#"exec = { command = ["a"], stdout = "file" }"#,
+                "`file` is not a place for output: write \"log\" or \"discard\"",
+            ),
+        ] {
+            assert_eq!(parse(text), Err(message.into()), "{text}");
+        }
+        let unknown = parse(r#"exec = { command = ["a"], timeout = "1s" }"#).expect_err("unknown");
+        assert!(unknown.starts_with("unknown field `timeout`, expected one of `command`, `env`"), "{unknown}");
+    }
+
+    #[test]
+    fn notes_every_problem_and_every_secret() {
+        let (mut secrets, mut problems) = (vec![], vec![]);
+        let mut scope = Scope {
+            file: "f",
+            line: None,
+            place: "pre-stop".into(),
+            app_ports: &[],
+            secrets: &mut secrets,
+            problems: &mut problems,
+        };
+        let typed = parse(r#"exec = { command = [""], env = { "A=B" = "1" }, user = ":", dir = "" }"#).expect("a form");
+        assert!(Exec::mean(typed, &mut scope).is_none());
+        let typed =
+            parse(r#"exec = { command = ["a"], env = { DB_PASSWORD = "hunter22", KEY = "1" } }"#).expect("good");
+        assert!(Exec::mean(typed, &mut scope).is_some());
+        assert_eq!(secrets, ["hunter22"]);
+        let what: Vec<_> = problems.iter().map(|problem| format!("{}: {}", problem.place, problem.what)).collect();
+        assert_eq!(
+            what,
+            [
+                "pre-stop: command: the program's name is empty",
+                "pre-stop: env: `A=B` is not the name of a variable",
+                "pre-stop: dir: it is not a path",
+                "pre-stop: user: `:` is not a user: write \"1000\", \"1000:1000\", \"www-data\" or \"www-data:adm\"",
+            ]
+        );
+    }
+}

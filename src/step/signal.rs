@@ -1,0 +1,277 @@
+//! `signal`: sends a signal to the main process, to the process of a pid file or to a process by its name, and
+//! waits until it has ended if asked.
+
+use std::{
+    fmt, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::process::{Pid, PidfdFlags};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, value::MapAccessDeserializer},
+};
+
+use super::{Context, End, Kind};
+use crate::{
+    problem::Scope,
+    process::{find, name_of_signal, signal_by_name},
+    sys::{self, file},
+};
+
+/// A pid has at most 7 digits (`/proc/sys/kernel/pid_max` is at most 4,194,304); some servers write more lines.
+const PID_FILE_LIMIT: usize = 64;
+/// Without pidfds (before Linux 5.3, and in some sandboxes) the end of a process can only be polled for.
+const POLL: Duration = Duration::from_millis(20);
+/// How many pids a message lists.
+const LISTED: usize = 5;
+
+/// The step as typed: `signal = "QUIT"` or `signal = { signal = "QUIT", pid-file = "/run/nginx.pid", wait = true }`.
+#[derive(Clone, Debug, PartialEq, clap::Args)]
+pub struct Typed {
+    /// The signal: QUIT, SIGQUIT, 3 or RTMIN+3
+    #[arg(long, default_value = "TERM")]
+    signal: String,
+    /// To whom: only "main", the process that the container is for, which is also the default
+    #[arg(long, value_name = "main")]
+    to: Option<String>,
+    /// To the process whose pid stands in this file
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// To the process of this name
+    #[arg(long, value_name = "NAME")]
+    process: Option<String>,
+    /// Wait until the process has ended
+    #[arg(long)]
+    wait: bool,
+}
+
+/// The step as meant.
+#[derive(Clone, Debug)]
+pub struct Signal {
+    signal: i32,
+    to: Target,
+    wait: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Target {
+    Main,
+    PidFile(PathBuf),
+    Process(String),
+}
+
+impl Kind for Signal {
+    type Typed = Typed;
+
+    fn mean(typed: Typed, scope: &mut Scope<'_>) -> Option<Self> {
+        let before = scope.problems.len();
+        let signal = signal_by_name(&typed.signal);
+        if signal.is_none() {
+            let help = "write a name such as \"QUIT\" or \"RTMIN+3\", or a number from 1 to 64".to_owned();
+            scope.problem("signal", format!("`{}` is not a signal", typed.signal), help);
+        }
+        if let Some(to) = typed.to.as_deref().filter(|to| *to != "main") {
+            let help = "write \"main\", or use pid-file or process instead of it".to_owned();
+            scope.problem("to", format!("`{to}` is not known"), help);
+        }
+        if u8::from(typed.to.is_some()) + u8::from(typed.pid_file.is_some()) + u8::from(typed.process.is_some()) > 1 {
+            scope.problem("", "to, pid-file and process exclude each other", "keep one of them".to_owned());
+        }
+        if typed.process.as_ref().is_some_and(|name| name.is_empty() || name.contains('/')) {
+            scope.problem("process", "it is not a name", "write the program's name without its folder".to_owned());
+        }
+        let to = match (typed.pid_file, typed.process) {
+            (Some(path), _) => Target::PidFile(path),
+            (None, Some(name)) => Target::Process(name),
+            (None, None) => Target::Main,
+        };
+        let signal = signal.filter(|_| scope.problems.len() == before)?;
+        Some(Self { signal, to, wait: typed.wait })
+    }
+
+    async fn run(&self, context: &Context) -> End {
+        let (signal, to, main) = (self.signal, self.to.clone(), context.main_process);
+        // Files and /proc may hang; if so, only this thread does.
+        let sent = tokio::task::spawn_blocking(move || send(signal, &to, main)).await;
+        let sent = match sent {
+            Ok(Ok(sent)) => sent,
+            Ok(Err(NotSent::Gone(text))) if self.wait => return End::Done(text),
+            Ok(Err(NotSent::Gone(text) | NotSent::Failed(text))) => return End::Failed(text),
+            Err(_) => return End::Failed("the agent is ending".into()),
+        };
+        let name = name_of_signal(self.signal);
+        if !self.wait {
+            return End::Done(format!("{name} sent to pid {}", sent.pid));
+        }
+        context.progress.set(format!("pid {} has not ended after {name}", sent.pid));
+        wait_for_end(sent).await
+    }
+}
+
+/// The process that got the signal.
+struct Sent {
+    pid: i32,
+    /// Stands for this very process, whatever its pid is used for later; none where the kernel has no pidfds.
+    fd: Option<OwnedFd>,
+    /// When it started: tells it from a later one with its pid where there is no pidfd.
+    started: Option<u64>,
+}
+
+enum NotSent {
+    /// There is no such process any more.
+    Gone(String),
+    Failed(String),
+}
+
+fn send(signal: i32, to: &Target, main: Option<i32>) -> Result<Sent, NotSent> {
+    let (pid, what) = match to {
+        Target::Main => {
+            let pid = main.ok_or_else(|| NotSent::Failed("there is no main process".into()))?;
+            (pid, "the main process".to_owned())
+        }
+        Target::PidFile(path) => read_pid_file(path)?,
+        Target::Process(name) => (find_process(name)?, name.clone()),
+    };
+    if pid == rustix::process::getpid().as_raw_nonzero().get() {
+        return Err(NotSent::Failed(format!("{what}: pid {pid} is boathook itself")));
+    }
+    let gone = || NotSent::Gone(format!("{what}: pid {pid} is already gone"));
+    // First the pidfd, then the look, then the signal: so all three are about the same process.
+    let fd = Pid::from_raw(pid).and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
+    let stat = find::read_stat(pid);
+    if !find::is_running(pid) {
+        return Err(gone());
+    }
+    if let (Target::Process(name), Some(stat)) = (to, &stat)
+        && !find::is_called(pid, stat, name)
+    {
+        return Err(gone());
+    }
+    match sys::signal::send(pid, signal) {
+        Ok(()) => Ok(Sent { pid, fd, started: stat.map(|stat| stat.started) }),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(gone()),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(NotSent::Failed(format!(
+            "{what}: pid {pid}: not permitted to send {} as uid {}",
+            name_of_signal(signal),
+            rustix::process::geteuid().as_raw()
+        ))),
+        Err(error) => Err(NotSent::Failed(format!("{what}: pid {pid}: {error}"))),
+    }
+}
+
+fn read_pid_file(path: &Path) -> Result<(i32, String), NotSent> {
+    let what = path.display().to_string();
+    let failed = |why: &dyn fmt::Display| NotSent::Failed(format!("{what}: {why}"));
+    let bytes = match file::read_small_regular(path, PID_FILE_LIMIT) {
+        Ok(bytes) => bytes,
+        // Servers remove their pid file when they end.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(NotSent::Gone(format!("{what}: there is no such file")));
+        }
+        Err(error) => return Err(failed(&error)),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    // Some servers write more lines after the pid.
+    let first = text.split_whitespace().next().unwrap_or_default();
+    match first.parse() {
+        Ok(pid) if pid > 0 => Ok((pid, what)),
+        _ => Err(failed(&format_args!("`{}` is not a pid", first.escape_default()))),
+    }
+}
+
+fn find_process(name: &str) -> Result<i32, NotSent> {
+    let found = find::by_name(name);
+    match found[..] {
+        [] => Err(NotSent::Gone(format!("{name}: there is no process of this name that may be signalled"))),
+        [pid] => Ok(pid),
+        _ => {
+            let pids: Vec<_> = found.iter().take(LISTED).map(i32::to_string).collect();
+            let more = if found.len() > LISTED { ", …" } else { "" };
+            Err(NotSent::Failed(format!(
+                "{name}: {} processes have this name (pids {}{more}): use pid-file",
+                found.len(),
+                pids.join(", ")
+            )))
+        }
+    }
+}
+
+async fn wait_for_end(sent: Sent) -> End {
+    let done = End::Done(format!("pid {} has ended", sent.pid));
+    // A pidfd becomes readable when its process ends, also before somebody has waited for it (pidfd_open(2)):
+    // the status stays with the reaper.
+    if let Some(Ok(fd)) = sent.fd.map(sys::pidfd::watch) {
+        if fd.readable().await.is_ok() {
+            return done;
+        }
+    }
+    while find::is_running(sent.pid)
+        && sent.started.is_none_or(|started| find::read_stat(sent.pid).is_none_or(|stat| stat.started == started))
+    {
+        tokio::time::sleep(POLL).await;
+    }
+    done
+}
+
+/// The long form.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Table {
+    signal: Option<Name>,
+    to: Option<String>,
+    pid_file: Option<PathBuf>,
+    process: Option<String>,
+    #[serde(default)]
+    wait: bool,
+}
+
+/// A signal's name or number.
+struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Name;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a signal such as \"QUIT\" or 3")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Name, E> {
+                Ok(Name(text.into()))
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Name, E> {
+                Ok(Name(number.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Typed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ShortOrTable;
+        impl<'de> de::Visitor<'de> for ShortOrTable {
+            type Value = Typed;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a signal such as \"QUIT\", or a table with `signal`")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Typed, E> {
+                Ok(Typed { signal: text.into(), to: None, pid_file: None, process: None, wait: false })
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Typed, E> {
+                self.visit_str(&number.to_string())
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Typed, A::Error> {
+                let Table { signal, to, pid_file, process, wait } =
+                    Table::deserialize(MapAccessDeserializer::new(map))?;
+                // TERM is what kill(1) sends too.
+                let signal = signal.map_or_else(|| "TERM".into(), |Name(name)| name);
+                Ok(Typed { signal, to, pid_file, process, wait })
+            }
+        }
+        deserializer.deserialize_any(ShortOrTable)
+    }
+}
