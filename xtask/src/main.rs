@@ -1,1 +1,35 @@
-fn main() {}
+//! What the Makefile's doors need beyond cargo: the licences of all dependencies ([`licences`]) and what a shipped
+//! binary must be ([`binary`]). Both work offline and need no tool but cargo.
+
+mod binary;
+mod licences;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: xtask licences
+       xtask binary FILE --machine x86_64|aarch64 --at-most BYTES";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words[..] {
+        ["licences"] => licences::check(),
+        ["binary", file, "--machine", machine, "--at-most", bytes] => binary::check(file, machine, bytes),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(64);
+        }
+    };
+    match result {
+        Ok(said) => {
+            println!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            for problem in problems {
+                eprintln!("xtask: {problem}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

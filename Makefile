@@ -1,0 +1,125 @@
+# The only door: everything that people and CI do with this repository is a target here, and each does its own set-up.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+# rustup puts cargo here; a shell that was open before the installation does not look there.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# What is shipped, and its bar in bytes: with everything in it, and the core alone (without TLS).
+MACHINES := x86_64 aarch64
+DIST_BAR := 2400000
+CORE_BAR := 1500000
+
+# Real servers and tools that the tests put boathook beside: Debian package and the command that it brings.
+DEBIAN_PACKAGES := \
+	catatonit:catatonit curl:curl dumb-init:dumb-init iproute2:ss nginx:nginx openssl:openssl podman:podman \
+	procps:ps python3:python3 runc:runc strace:strace tini:tini-static util-linux:setpriv wrk:wrk
+
+# The machine's own architecture, for the static binary that tests and benchmarks run.
+HOST_MACHINE := $(shell uname -m)
+STATIC_BINARY = $(CURDIR)/target/$(HOST_MACHINE)-unknown-linux-musl/release/boathook
+
+.PHONY: help demo test lint dist bench toolchain packages static-binary
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: toolchain ## a rolling restart under load: no hook, `sleep 5`, boathook (about a minute and a half)
+	@cargo build --release --locked -p boathook --bin boathook
+	cargo run --release --locked -p demo -- --boathook target/release/boathook $(DEMO)
+
+test: toolchain packages static-binary ## everything that must pass
+	@export BOATHOOK_DIST="$(STATIC_BINARY)"
+	if [ "$${CI:-}" = true ]; then export BOATHOOK_REQUIRE_ALL=1; fi
+	cargo test --workspace --locked
+
+lint: toolchain ## formatting, clippy with warnings denied, licences of all dependencies
+	@cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p boathook --lib --bins --no-default-features --locked -- -D warnings
+	# Every platform's packages, so that the check itself needs no network.
+	cargo fetch --locked --quiet
+	cargo run --quiet --locked -p xtask -- licences
+
+dist: toolchain ## static binaries for x86_64 and aarch64 in dist/, refused over their bar
+	@mkdir -p dist
+	for machine in $(MACHINES); do
+		target=$$machine-unknown-linux-musl
+		cargo build --release --locked -p boathook --bin boathook --target $$target --no-default-features
+		cp target/$$target/release/boathook target/$$target/release/boathook-core
+		cargo build --release --locked -p boathook --bin boathook --target $$target
+		cp target/$$target/release/boathook dist/boathook-$$target
+	done
+	cargo build --quiet --locked -p xtask
+	for machine in $(MACHINES); do
+		target=$$machine-unknown-linux-musl
+		target/debug/xtask binary dist/boathook-$$target --machine $$machine --at-most $(DIST_BAR)
+		target/debug/xtask binary target/$$target/release/boathook-core --machine $$machine --at-most $(CORE_BAR)
+	done
+
+bench: toolchain packages static-binary ## the numbers that boathook promises, measured
+	@export BOATHOOK_DIST="$(STATIC_BINARY)"
+	cargo bench --locked -p boathook $(BENCH)
+
+static-binary: toolchain
+	@if [ ! -d "$$(rustc --print sysroot)/lib/rustlib/$(HOST_MACHINE)-unknown-linux-musl" ]; then
+		echo "make: no $(HOST_MACHINE)-unknown-linux-musl target, see above" >&2
+		exit 1
+	fi
+	cargo build --release --locked -p boathook --bin boathook --target $(HOST_MACHINE)-unknown-linux-musl
+
+# Brings what rust-toolchain.toml names. Cargo brings a missing toolchain by itself, but not a target that is missing in
+# a toolchain already there. With a cargo from elsewhere there is nothing to bring: it must be new enough.
+toolchain:
+	@if ! command -v cargo >/dev/null; then
+		echo "make: no cargo: install rustup (https://rustup.rs), it brings the rest by itself" >&2
+		exit 1
+	fi
+	complete() {
+		local sysroot
+		sysroot=$$(rustc --print sysroot 2>/dev/null) && cargo fmt --version && cargo clippy --version &&
+			for machine in $(MACHINES); do [ -d "$$sysroot/lib/rustlib/$$machine-unknown-linux-musl" ] || return; done
+	} >/dev/null 2>&1
+	if complete; then exit 0; fi
+	if command -v rustup >/dev/null; then
+		# Without arguments: what the toolchain file says (rustup 1.28 and newer). Older ones install it when asked
+		# which is active.
+		rustup toolchain install || {
+			rustup show active-toolchain
+			rustup component add rustfmt clippy
+			rustup target add $(MACHINES:%=%-unknown-linux-musl)
+		}
+		exit 0
+	fi
+	wanted=$$(sed -n 's/^channel = "\(.*\)\.[0-9]*"$$/\1/p' rust-toolchain.toml)
+	have=$$(rustc --version | cut -d' ' -f2)
+	if [ "$$(printf '%s\n' "$$wanted" "$$have" | sort -V | head -n 1)" != "$$wanted" ]; then
+		echo "make: rustc $$have is too old, $$wanted is needed: install rustup (https://rustup.rs)" >&2
+		exit 1
+	fi
+	echo "make: rustc $$have is not rustup's and lacks the musl targets, rustfmt or clippy:" \
+		"\`make demo\` works, other targets may need rustup (https://rustup.rs)" >&2
+
+# Installs what is missing where that needs no question (root, or sudo without a password), and names what stays missing.
+packages:
+	@missing() { for pair in $(DEBIAN_PACKAGES); do
+		PATH=$$PATH:/usr/sbin:/sbin command -v "$${pair#*:}" >/dev/null || echo "$${pair%%:*}"
+	done; }
+	as_root() { if [ "$$(id -u)" = 0 ]; then "$$@"; else sudo -n "$$@"; fi; }
+	if [ -n "$$(missing)" ] && command -v apt-get >/dev/null && as_root true 2>/dev/null; then
+		echo "installing:" $$(missing)
+		as_root apt-get update -qq || true
+		# One by one: a package that this release does not have must not keep the others away. RUNLEVEL: nginx is
+		# wanted as a program, not as a service of this machine.
+		for package in $$(missing); do
+			as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends \
+				"$$package" >/dev/null || echo "make: apt-get could not install $$package" >&2
+		done
+	fi
+	if [ -n "$$(missing)" ]; then
+		echo "make: not here, tests that need them cannot run:" $$(missing) >&2
+		if [ "$${CI:-}" = true ]; then exit 1; fi
+	fi
