@@ -25,9 +25,27 @@
 //! | [`exit`], [`fatal`] | the table of exit codes, and errors that end a command |
 //! | [`sys`] | the kernel's interfaces that need care |
 
+pub mod agent;
+pub mod beside;
+pub mod check;
+pub mod cli;
+pub mod client;
+pub mod command;
+pub mod config;
+pub mod control;
+pub mod door;
 pub mod drain;
 pub mod duration;
+pub mod exit;
+pub mod fatal;
+pub mod hook;
+pub mod install;
+pub mod life;
+pub mod log;
 pub mod net;
+pub mod number;
+pub mod one_step;
+pub mod plan;
 pub mod problem;
 pub mod process;
 pub mod redact;

@@ -2,8 +2,7 @@
 //! Contour's Envoys. The decision itself is pure; around it stand the token file and the gateway, which may change.
 
 use std::{
-    fmt,
-    io,
+    fmt, io,
     net::IpAddr,
     path::{Path, PathBuf},
     str::FromStr,

@@ -9,8 +9,6 @@ use std::{
     time::Duration,
 };
 
-pub mod drain;
-
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use toml::Spanned;

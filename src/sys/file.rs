@@ -66,7 +66,10 @@ mod tests {
         assert_eq!(read_small_regular(&path, 5).expect("it fits"), b"1234\n");
         assert_eq!(read_small_regular(&path, 4).expect_err("too long").to_string(), "longer than 4 bytes");
         assert_eq!(read_start_of_regular(&path, 2).expect("a start"), b"12");
-        assert_eq!(read_small_regular(dir.path(), 9).expect_err("a folder").to_string(), "it is a folder, not a regular file");
+        assert_eq!(
+            read_small_regular(dir.path(), 9).expect_err("a folder").to_string(),
+            "it is a folder, not a regular file"
+        );
 
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).expect("a FIFO");
