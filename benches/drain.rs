@@ -155,7 +155,7 @@ fn drain(words: &[&str]) {
             kill_after: Duration::from_secs(1),
             app_ports: Vec::new(),
             main_process: None,
-            processes: boathook::process::Processes,
+            processes: boathook::process::Processes::idle(),
             own_traffic: OwnTraffic::default(),
             progress: Progress::default(),
         };

@@ -168,7 +168,7 @@ fn context() -> Context {
 }
 
 fn processes() -> Processes {
-    Processes
+    Processes::idle()
 }
 
 /// Runs a drain; gives its text, and how long it took.

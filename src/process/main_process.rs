@@ -74,7 +74,7 @@ fn stdin() -> BorrowedFd<'static> {
 /// Whether stdin is a terminal whose foreground is ours to give. PID 1 may see a foreground group of 0, one from
 /// outside its namespace.
 fn has_terminal() -> bool {
-    if !std::io::stdin().is_terminal() {
+    if !io::stdin().is_terminal() {
         return false;
     }
     let own = rustix::process::getpgrp();

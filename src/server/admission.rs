@@ -256,6 +256,8 @@ pub fn read_token(path: &Path) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn rights(token: bool, from: Option<&[&str]>, unauthenticated: bool, loopback: bool) -> Rights {

@@ -22,7 +22,7 @@ pub fn context() -> Context {
         kill_after: Duration::from_secs(1),
         app_ports: Vec::new(),
         main_process: None,
-        processes: Processes,
+        processes: Processes::idle(),
         own_traffic: OwnTraffic::default(),
         progress: Progress::default(),
     }
