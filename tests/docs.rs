@@ -445,6 +445,30 @@ fn every_command_line_that_is_shown_parses() {
     assert!(Cli::try_parse_from(&wrong[0]).is_err());
 }
 
+/// A command line has no hook to name: the message once began with two colons.
+#[test]
+fn a_wrong_step_on_the_command_line_is_told_where_and_how() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = boathook(folder.path(), &["step", "signal", "FOO"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "boathook: command line: signal: signal: `FOO` is not a signal\n  \
+         help: write a name such as \"QUIT\" or \"RTMIN+3\", or a number from 1 to 64\n"
+    );
+}
+
+/// The reference says that numbers may stand in quotes; `retries` once did not take them.
+#[test]
+fn numbers_may_stand_in_quotes() {
+    let text = |retries: &str| format!("{REFERENCE}\n[[post-stop.step]]\nsleep = '1s'\nretries = {retries}\n");
+    assert!(parse("f", &text("'3'")).is_ok());
+    let problems = parse("f", &text("-1")).expect_err("negative");
+    assert_eq!(problems.len(), 1, "{}", show(&problems));
+    assert_eq!(problems[0].place, "post-stop: step 1: retries");
+    assert_eq!(problems[0].what, "`-1` is not a whole number from 0 to 4294967295");
+}
+
 // ---- the examples ----
 
 fn example_folders() -> Vec<PathBuf> {
