@@ -132,7 +132,7 @@ mod tests {
             "sleep 1s",
             "exec -- true",
             "http http://127.0.0.1/",
-            "signal QUIT --pid-file /run/x.pid --wait",
+            "signal --signal QUIT --pid-file /run/x.pid --wait",
             "signal --process nginx",
             "wait --tcp 127.0.0.1:1 --try-timeout 1s --attempt-timeout 2s",
             "file --touch /tmp/x",

@@ -449,7 +449,7 @@ fn every_command_line_that_is_shown_parses() {
 #[test]
 fn a_wrong_step_on_the_command_line_is_told_where_and_how() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let output = boathook(folder.path(), &["step", "signal", "FOO"]);
+    let output = boathook(folder.path(), &["step", "signal", "--signal", "FOO"]);
     assert_eq!(output.status.code(), Some(64));
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),

@@ -32,7 +32,7 @@ const LISTED: usize = 5;
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Typed {
     /// The signal: QUIT, SIGQUIT, 3 or RTMIN+3
-    #[arg(value_name = "SIGNAL", default_value = "TERM")]
+    #[arg(long, default_value = "TERM")]
     signal: String,
     /// To whom: only "main", the process that the container is for, which is also the default
     #[arg(long, value_name = "main")]
