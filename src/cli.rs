@@ -137,6 +137,7 @@ mod tests {
             "wait --tcp 127.0.0.1:1 --try-timeout 1s --attempt-timeout 2s",
             "file --touch /tmp/x",
             "drain --port 8080",
+            "drain --metric http://127.0.0.1:9090/metrics --name in_flight --at-most 0",
         ] {
             let line = ["boathook", "step"].into_iter().chain(words.split(' '));
             Cli::try_parse_from(line).expect(words);

@@ -247,6 +247,7 @@ fn every_key_is_in_the_reference() {
         ("HOOK.step.signal", step("signal = { unknown-key = 1 }")),
         ("HOOK.step.file", step("file = { unknown-key = 1 }")),
         ("HOOK.step.drain", step("drain = { unknown-key = 1 }")),
+        ("HOOK.step.drain.metric", step("drain = { metric = { unknown-key = 1 } }")),
         ("HOOK.step.http", step("http = { unknown-key = 1 }")),
         ("HOOK.step.http.basic", step("http = { url = 'http://a/', basic = { unknown-key = 1 } }")),
         ("HOOK.step.wait", step("wait = { unknown-key = 1 }")),
@@ -259,6 +260,10 @@ fn every_key_is_in_the_reference() {
         if table.starts_with("HOOK.step.wait.") {
             // The reference says that these take the keys of a request.
             known.retain(|key| seen.contains(key) || !request.contains(key));
+        }
+        if table == "HOOK.step.drain.metric" {
+            // It says that this takes the keys of the other metric, which is held against the parser below.
+            known.retain(|key| seen.contains(key));
         }
         known.remove("group");
         let mut seen = seen;

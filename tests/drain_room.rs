@@ -190,7 +190,7 @@ async fn run(toml: &str) -> (String, Duration) {
 
 async fn run_without(toml: &str, rule: impl FnOnce(&mut Rules) -> &mut Rule) -> Duration {
     let mut drain = drain(toml);
-    *rule(drain.rules_mut()) = Rule::Off;
+    *rule(drain.rules_mut().expect("a drain by connections")) = Rule::Off;
     run_with(&drain, &context()).await.1
 }
 
