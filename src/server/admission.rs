@@ -347,17 +347,17 @@ mod tests {
         let path = folder.path().join("token");
         let read = || read_token(&path).map_err(|error| error.to_string());
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        assert_eq!(read(), Err("not a regular file".into()));
+        assert_eq!(read(), Err("it is a FIFO, not a regular file".into()));
         fs::remove_file(&path).unwrap();
         for (text, expected) in [
             ("  secret\n", Ok(b"secret".to_vec())),
             (" \n", Err("empty".into())),
-            (&"x".repeat(4097), Err("longer than 4 KiB".into())),
+            (&"x".repeat(4097), Err("longer than 4096 bytes".into())),
         ] {
             fs::write(&path, text).unwrap();
             assert_eq!(read(), expected);
         }
-        assert_eq!(read_token(folder.path()).unwrap_err().to_string(), "not a regular file");
+        assert_eq!(read_token(folder.path()).unwrap_err().to_string(), "it is a folder, not a regular file");
     }
 
     #[test]
