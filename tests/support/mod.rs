@@ -257,6 +257,13 @@ fn gather<R: Read + Send + 'static>(reader: Option<R>) -> thread::JoinHandle<Vec
     })
 }
 
+/// A line about a hook without how long it took: `pre-stop failed after 12ms: …` → `pre-stop failed: …`.
+pub fn without_time(line: &str) -> String {
+    let Some((before, after)) = line.split_once(" after ") else { return line.to_owned() };
+    let Some((_, rest)) = after.split_once(':') else { return line.to_owned() };
+    format!("{before}:{rest}")
+}
+
 /// Sends a signal to one process.
 pub fn send(pid: i32, signal: i32) {
     // It may have ended already.
@@ -302,17 +309,19 @@ impl Agent {
         self.wait_for(&format!("{text:?} in {name}"), |agent| agent.place.read(name).contains(text).then_some(()));
     }
 
-    /// Where it listens; it says so in its log.
+    /// Where it listens; it says so in its log. A listener on all addresses is called on loopback.
     #[track_caller]
     pub fn address(&mut self) -> SocketAddr {
-        self.wait_for("the address it listens on", |agent| {
+        let mut address: SocketAddr = self.wait_for("the address it listens on", |agent| {
             let log = agent.log();
-            let (_, rest) = log
-                .split_once(" address=")
-                .or_else(|| log.split_once("\"address\":\""))
-                .filter(|_| log.contains("listening"))?;
-            rest.split([' ', '"', '\n']).next()?.parse().ok().filter(|_| rest.contains('\n'))
-        })
+            let line = log.split_inclusive('\n').find(|line| line.contains("listening") && line.ends_with('\n'))?;
+            let (_, rest) = line.split_once(" address=").or_else(|| line.split_once("\"address\":\""))?;
+            rest.split([' ', '"']).next()?.parse().ok()
+        });
+        if address.ip().is_unspecified() {
+            address.set_ip([127, 0, 0, 1].into());
+        }
+        address
     }
 
     /// Its kubelet.
