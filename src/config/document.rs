@@ -7,9 +7,10 @@ use std::borrow::Cow;
 use serde::de::DeserializeOwned;
 use toml::{
     Spanned,
-    de::{DeArray, DeTable, DeValue, Deserializer},
+    de::{DeArray, DeTable, DeValue},
 };
 
+use super::tree::Tree;
 use crate::problem::Problem;
 
 /// More problems than anybody reads; beyond it a file is garbage rather than a configuration with slips.
@@ -61,12 +62,12 @@ impl<'t> Document<'t> {
             problems.push(self.problem(Some(self.line_of(span.start)), place, what.clone(), Some(help.clone())));
         }
         for _ in 0..MOST_PROBLEMS {
-            match T::deserialize(Deserializer::from(root.clone())) {
+            match T::deserialize(Tree::of(root.clone())) {
                 Ok(typed) => return Some(typed),
                 Err(error) => {
-                    let span = error.span().unwrap_or(0..0);
+                    let span = error.span.clone().unwrap_or(0..0);
                     let place = place_of(root.get_ref(), &span);
-                    let (what, help) = explain(error.message());
+                    let (what, help) = explain(&error.message);
                     let what = self.hide_values(&what);
                     // What was not substituted cannot be right either: once is enough.
                     if !unset.iter().any(|(known, ..)| *known == span) {

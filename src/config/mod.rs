@@ -3,6 +3,7 @@
 
 mod document;
 mod meaning;
+mod tree;
 pub mod typed;
 
 use std::path::{Path, PathBuf};
