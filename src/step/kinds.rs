@@ -59,7 +59,8 @@ macro_rules! kinds {
                 }
                 $(if let Some(typed) = self.$field.take() {
                     let place = scope.place.clone();
-                    scope.place = format!("{place}: {}", $name);
+                    // On the command line the step has no place around it.
+                    scope.place = if place.is_empty() { $name.into() } else { format!("{place}: {}", $name) };
                     let action = <$kind as Kind>::mean(typed, scope).map(Action::$variant);
                     scope.place = place;
                     return action;
@@ -122,7 +123,7 @@ kinds! {
     Http, http, "http", super::http::Http;
     /// Send a signal, and wait for the process to end if asked.
     ///
-    /// Example: boathook step signal QUIT --pid-file /run/nginx.pid --wait
+    /// Example: boathook step signal --signal QUIT --pid-file /run/nginx.pid --wait
     Signal, signal, "signal", super::signal::Signal;
     /// Wait until something is true.
     ///

@@ -80,7 +80,7 @@ pub struct WaitTyped {
     pub consecutive: Option<Count>,
     /// How long one try may take; 2s if not given.
     #[arg(long, value_name = "DURATION")]
-    pub attempt_timeout: Option<Span>,
+    pub try_timeout: Option<Span>,
     #[serde(skip)]
     #[command(flatten)]
     pub flat: Flat,
@@ -280,9 +280,9 @@ impl Kind for Wait {
         if interval < SHORTEST_INTERVAL {
             scope.problem("interval", format!("{} is shorter than 10ms", show(interval)), None);
         }
-        let attempt = typed.attempt_timeout.map_or(ATTEMPT, |span| span.0);
+        let attempt = typed.try_timeout.map_or(ATTEMPT, |span| span.0);
         if attempt.is_zero() {
-            scope.problem("attempt-timeout", "in no time nothing can be tried", None);
+            scope.problem("try-timeout", "in no time nothing can be tried", None);
         }
         let consecutive = typed.consecutive.map_or(1, |count| count.0);
         if consecutive == 0 {
