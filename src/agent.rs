@@ -259,13 +259,14 @@ impl Agent {
     fn finish(self: &Arc<Self>, hook: Hook, which: Which, live: &Live, done: &watch::Sender<Option<Arc<HookReport>>>) {
         let report = Arc::new(live.snapshot());
         let line = report.line();
+        let took = show(Duration::from_secs_f64(report.took.unwrap_or_default()));
         if report.has_succeeded() {
             if !report.steps.is_empty() {
-                info!(hook = hook.name(), outcome = report.outcome.name(), took = report.took, "hook ended");
+                info!(hook = hook.name(), outcome = report.outcome.name(), %took, "hook ended");
             }
             self.state().counts.succeeded[hook as usize] += 1;
         } else {
-            warn!(hook = hook.name(), outcome = report.outcome.name(), took = report.took, reason = %report.reason, "hook ended");
+            warn!(hook = hook.name(), outcome = report.outcome.name(), %took, reason = report.reason, "hook ended");
             if report.outcome != Outcome::GivenUp {
                 self.state().counts.failed[hook as usize] += 1;
                 termination::write(&self.config.log.termination_message, &line);
