@@ -48,7 +48,13 @@ pub fn status_json(agent: &Agent) -> String {
         uptime: round(agent.uptime().as_secs_f64()),
         main_process: agent.main_process(),
         config: agent.config.file.as_deref(),
-        listen: agent.config.server.listen.map(|listen| listen.to_string()),
+        listen: agent.config.server.listen.map(|mut listen| {
+            // Port 0 in the configuration means whichever is free: what was bound is what helps.
+            if let Some(port) = agent.own_traffic().ports.first() {
+                listen.set_port(*port);
+            }
+            listen.to_string()
+        }),
         grace_period: agent.config.grace.period.as_secs_f64(),
         pre_stop_deadline: agent.config.hook(Hook::PreStop).deadline.as_secs_f64(),
         log_lines_dropped: log::dropped(),
