@@ -248,7 +248,7 @@ impl Agent {
             info!(hook = hook.name(), trigger, deadline = %show(config.deadline), steps = config.steps.len(), "hook started");
         }
         let agent = Arc::clone(self);
-        tokio::spawn(async move {
+        crate::task::spawn(async move {
             runner::run_hook(hook, agent.config.hook(hook), which, &live, &tools, urged).await;
             agent.finish(hook, which, &live, &done);
         });
@@ -292,7 +292,7 @@ impl Agent {
         let agent = Arc::clone(self);
         let mut phase = self.watch_phase();
         let until = self.stop_began().unwrap_or_else(Instant::now) + self.config.undrain_after;
-        tokio::spawn(async move {
+        crate::task::spawn(async move {
             let left = phase.wait_for(|phase| *phase != Phase::Drained);
             if tokio::time::timeout_at(until, left).await.is_ok() {
                 return;

@@ -7,6 +7,18 @@ const SHORTEST: usize = 4;
 /// What stands where a secret stood.
 const MASK: &str = "[secret]";
 
+/// Environment variables with these in their names are taken for secrets, so that no log shows their values.
+const SECRET_WORDS: [&str; 5] = ["PASS", "TOKEN", "SECRET", "KEY", "CREDENTIAL"];
+
+/// A value that is a common word anyway would blacken half the log.
+const SHORTEST_GUESSED: usize = 6;
+
+/// Whether an environment variable looks like a secret, by its name.
+pub fn is_secret(name: &str, value: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    value.len() >= SHORTEST_GUESSED && SECRET_WORDS.iter().any(|word| upper.contains(word))
+}
+
 /// The values that must never be shown.
 #[derive(Clone, Default)]
 pub struct Secrets(Vec<String>);
@@ -46,6 +58,18 @@ impl std::fmt::Debug for Secrets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_known_by_its_name() {
+        for (name, value, want) in [
+            ("API_KEY", "a-long-value", true),
+            ("db_password", "a-long-value", true),
+            ("HOST_IP", "10.20.30.40", false),
+            ("TOKEN", "short", false),
+        ] {
+            assert_eq!(is_secret(name, value), want, "{name}={value}");
+        }
+    }
 
     #[test]
     fn no_secret_is_left_standing() {

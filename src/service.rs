@@ -61,11 +61,11 @@ impl Service {
             let bound = address.map(|address| address.to_string()).unwrap_or_default();
             info!(address = %bound, hooks = %check::describe_rights(&agent.config), "listening");
             let door = Arc::new(Door(Arc::clone(&agent)));
-            doors.push(tokio::spawn(server::serve(listener, until_stopped(), door, rights, own_traffic)));
+            doors.push(crate::task::spawn(server::serve(listener, until_stopped(), door, rights, own_traffic)));
         }
         if let Some(lock) = lock {
             let (door, stop) = (Arc::new(Door(Arc::clone(&agent))), until_stopped());
-            doors.push(tokio::spawn(async move {
+            doors.push(crate::task::spawn(async move {
                 if let Err(error) = control::serve(lock, stop, door).await {
                     warn!(%error, "the control socket is not served: exec hooks will not find this agent");
                 }

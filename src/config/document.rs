@@ -11,7 +11,7 @@ use toml::{
 };
 
 use super::tree::Tree;
-use crate::problem::Problem;
+use crate::{problem::Problem, redact::is_secret};
 
 /// More problems than anybody reads; beyond it a file is garbage rather than a configuration with slips.
 const MOST_PROBLEMS: usize = 50;
@@ -87,6 +87,11 @@ impl<'t> Document<'t> {
         self.text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
     }
 
+    /// The values that came from variables whose names say that they are secrets.
+    pub fn secrets(&self) -> impl Iterator<Item = String> + '_ {
+        self.substituted.iter().filter(|(value, name)| is_secret(name, value)).map(|(value, _)| value.clone())
+    }
+
     /// Puts `${NAME}` back where a message would show the environment's value.
     pub fn hide_values(&self, message: &str) -> String {
         let mut message = message.to_owned();
@@ -106,9 +111,18 @@ impl<'t> Document<'t> {
 /// serde's words, turned into ours.
 fn explain(message: &str) -> (String, Option<String>) {
     let message = one_line(message);
-    if let Some(rest) = message.strip_prefix("unknown field ") {
-        let (field, expected) = rest.split_once(", ").unwrap_or((rest, ""));
-        let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+    // serde's own words, and those of the tables that are read by hand.
+    let unknown = match message.strip_prefix("unknown field ") {
+        Some(rest) => {
+            let (field, expected) = rest.split_once(", ").unwrap_or((rest, ""));
+            Some((field, expected.split('`').skip(1).step_by(2).collect::<Vec<&str>>()))
+        }
+        None => message
+            .strip_prefix("unknown key ")
+            .and_then(|rest| rest.split_once("; the keys are "))
+            .map(|(field, known)| (field, known.split(", ").collect())),
+    };
+    if let Some((field, known)) = unknown {
         let wrong = field.trim_matches('`');
         let near = known.iter().copied().filter(|name| is_near(wrong, name)).min_by_key(|name| name.len());
         let help = match (near, known.is_empty()) {
@@ -124,15 +138,42 @@ fn explain(message: &str) -> (String, Option<String>) {
             Some("`boathook config` prints every key with an example".into()),
         );
     }
-    if let Some(rest) = message.strip_prefix("invalid type: ") {
-        return (format!("wrong type: {rest}"), None);
+    for (serdes, ours) in [("invalid type: ", "wrong type: "), ("invalid value: ", "wrong value: ")] {
+        if let Some(rest) = message.strip_prefix(serdes) {
+            let (found, expected) = rest.rsplit_once(", expected ").unwrap_or((rest, ""));
+            let found = match found {
+                "sequence" => "a list",
+                "map" => "a table",
+                found => found,
+            };
+            // What is expected in the words of TOML: the names of our own types are nobody's business.
+            let expected = match expected {
+                "" => return (format!("{ours}{found}"), None),
+                "a sequence" => "a list",
+                "a string" => "text in quotes",
+                "a boolean" => "true or false",
+                "a map" => "a table",
+                "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
+                expected if expected.starts_with("struct ") => "a table",
+                expected => expected,
+            };
+            return (format!("{ours}{found}, expected {expected}"), None);
+        }
     }
     (message, None)
 }
 
-/// Whether two keys are one slip apart: a letter more, less, or another, or `_` for `-`.
+/// Whether two keys are one slip apart: a letter more, less, or another, letters in another order, or `_` for `-`.
 fn is_near(wrong: &str, name: &str) -> bool {
     let (a, b): (Vec<char>, Vec<char>) = (wrong.replace('_', "-").chars().collect(), name.chars().collect());
+    let sorted = |word: &[char]| {
+        let mut word = word.to_vec();
+        word.sort_unstable();
+        word
+    };
+    if sorted(&a) == sorted(&b) {
+        return true;
+    }
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
         let mut diagonal = row[0];

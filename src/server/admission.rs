@@ -13,12 +13,11 @@ use std::{
 use ipnet::IpNet;
 use subtle::ConstantTimeEq;
 use tokio::{
-    sync::Mutex,
-    task::{self, JoinHandle},
+    sync::{Mutex, oneshot},
     time,
 };
 
-use crate::{net::route, sys::file::read_small_regular};
+use crate::{net::route, sys::file::read_small_regular, task};
 
 /// No real token is longer (a service account's JWT has about 1.3 KB).
 const LONGEST_TOKEN: usize = 4096;
@@ -201,7 +200,7 @@ struct Known {
     /// When `token` was read, or given up.
     at: Option<Instant>,
     /// A read that hangs is waited for again, not started again: each holds a thread.
-    reading: Option<JoinHandle<io::Result<Vec<u8>>>>,
+    reading: Option<oneshot::Receiver<io::Result<Vec<u8>>>>,
 }
 
 impl TokenFile {
@@ -219,7 +218,7 @@ impl TokenFile {
             return token.clone();
         }
         let path = self.path.clone();
-        let reading = known.reading.get_or_insert_with(|| task::spawn_blocking(move || read_token(&path)));
+        let reading = known.reading.get_or_insert_with(|| task::blocking(move || read_token(&path)));
         let unreadable = |why: &dyn fmt::Display| Err(format!("{}: {why}", self.path.display()));
         let token = match time::timeout(SLOWEST_READ, reading).await {
             Ok(read) => {

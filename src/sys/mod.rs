@@ -5,3 +5,5 @@ pub mod child;
 pub mod file;
 pub mod pidfd;
 pub mod signal;
+#[cfg(all(panic = "abort", target_env = "musl"))]
+mod unwind;
