@@ -250,7 +250,7 @@ async fn bad_input_is_refused_with_all_its_problems() {
         (
             "{ url = 'http://a', methd = 'GET' }",
             &[
-                "unknown key `methd`; the keys are url, succeed, retry, skip, method, headers, body, body-file, bearer, bearer-file, basic, cert-file, key-file, ca-file, insecure, server-name, follow-redirects, unix-socket",
+                "unknown field `methd`, expected one of `url`, `succeed`, `retry`, `skip`, `method`, `headers`, `body`, `body-file`, `bearer`, `bearer-file`, `basic`, `cert-file`, `key-file`, `ca-file`, `insecure`, `server-name`, `follow-redirects`, `unix-socket`",
             ],
         ),
         (

@@ -22,7 +22,7 @@ use crate::{
 const ARRIVAL_EVERY: Duration = Duration::from_millis(10);
 /// Of the new connections every 20th asks for something that takes 1 to 2 s: 7 in flight at any time.
 const SLOW_ARRIVAL_EVERY: u64 = 20;
-const KEEP_ALIVE_CLIENTS: u64 = 8;
+const KEEP_ALIVE_CLIENTS: u64 = 16;
 /// A keep-alive client thinks for 200 to 400 ms between two requests.
 const THINK_MILLISECONDS: std::ops::Range<u64> = 200..400;
 /// Of a keep-alive client's requests every 40th is slow: one or two in flight at any time.

@@ -76,8 +76,7 @@ wait = {{ http = "http://127.0.0.1:{app_port}/healthz" }}
 timeout = "10s"
 
 [[pre-stop.step]]
-# idle-after: this server sends its answers in one go, so a connection that was still for 100 ms is between two requests
-drain = {{ settle = "3s", idle-after = "100ms" }}
+drain = {{ settle = "3s" }}        # and then until nobody new comes and all are answered
 timeout = "22s"
 "#
     )

@@ -302,7 +302,7 @@ impl Request {
         let needs_disk =
             matches!(self.body, Body::File(_)) || matches!(self.login, Login::BearerFile(_) | Login::BasicFile(..));
         let loaded: Result<_, String> = if needs_disk {
-            tokio::task::spawn_blocking(read).await.map_err(|error| may_pass(error.to_string()))?
+            crate::task::blocking(read).await.map_err(|error| may_pass(error.to_string()))?
         } else {
             read()
         };

@@ -451,7 +451,7 @@ mod tests {
             got,
             [
                 "t.toml:10: step 2: limit: the environment variable `NONE` is not set",
-                "t.toml:1: one: wrong type: string \"x\", expected u16",
+                "t.toml:1: one: wrong type: string \"x\", expected a whole number, 0 or more",
                 "t.toml:2: two_words: unknown key `two_words`",
                 "t.toml:4: part: limit: `${SECRET}` is not a duration: write a number with a unit, such as \"30s\"",
                 "t.toml:5: part: limitt: unknown key `limitt`",

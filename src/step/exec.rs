@@ -175,7 +175,7 @@ impl Kind for Exec {
         if self.leave_running && status.is_success() && !terminated {
             guard.leave();
             capture.finish();
-            tokio::spawn(capture.discard());
+            crate::task::spawn(capture.discard());
             return End::Done(String::new());
         }
         guard.end().await;
@@ -240,7 +240,7 @@ impl Attempt {
     /// that hangs. If the caller is gone when it has started, it is killed.
     async fn start(self, processes: &Processes) -> Result<(Child, family::Guard), SpawnError> {
         let processes = processes.clone();
-        let started = tokio::task::spawn_blocking(move || self.start_now(&processes)).await;
+        let started = crate::task::blocking(move || self.start_now(&processes)).await;
         started.unwrap_or_else(|_| {
             Err(SpawnError { text: "the agent is ending".into(), code: spawn::CODE_NOT_EXECUTABLE, passes: false })
         })

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{Context, End, Kind, Step, StepOptions, condition};
-use crate::{duration::Span, problem::Scope};
+use crate::{duration::Span, number::Number, problem::Scope};
 
 macro_rules! kinds {
     ($($(#[doc = $about:literal])+ $variant:ident, $field:ident, $name:literal, $kind:ty;)+) => {
@@ -17,7 +17,7 @@ macro_rules! kinds {
             pub timeout: Option<Span>,
             pub attempt_timeout: Option<Span>,
             pub on_failure: Option<String>,
-            pub retries: Option<u32>,
+            pub retries: Option<Number<u32>>,
             pub backoff: Option<Span>,
             pub when: Option<condition::Typed>,
             pub essential: bool,

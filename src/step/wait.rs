@@ -7,10 +7,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess},
 };
-use tokio::{
-    task::spawn_blocking,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Context, End, Kind, Progress};
 use crate::{
@@ -26,6 +23,7 @@ use crate::{
     },
     duration::{Span, show},
     problem::Scope,
+    task,
     value::{Want, find_json},
 };
 
@@ -489,7 +487,7 @@ impl Condition {
 }
 
 async fn blocking(work: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), String> {
-    spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+    task::blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 fn file_contains(path: &std::path::Path, text: &str) -> Result<(), String> {
