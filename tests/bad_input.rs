@@ -87,14 +87,14 @@ fn wrong_types() {
          @:5: server: token-file: wrong type: a list, expected text in quotes\n\
          @:6: server: allow-from: wrong type: string \"gateway\", expected a list\n\
          @:7: server: allow-unauthenticated: wrong type: string \"yes\", expected true or false\n\
-         @:9: app: ports: `http` is not a whole number in range\n\
-         @:9: app: ports: `70000` is not a whole number in range\n\
-         @:9: app: ports: `-1` is not a whole number in range\n\
+         @:9: app: ports: `http` is not a whole number from 0 to 65535\n\
+         @:9: app: ports: `70000` is not a whole number from 0 to 65535\n\
+         @:9: app: ports: `-1` is not a whole number from 0 to 65535\n\
          @:9: app: ports: 0 is not a port\n  help: name the ports the application listens on\n\
          @:10: app: stop-signal: wrong type: integer `15`, expected text in quotes\n\
          @:12: post-start: step 1: exec: exec is a list, because no shell splits it into words: write [\"sh\", \"-c\", \"sh -c x\"] for a shell\n\
          @:14: post-start: step 2: sleep: wrong type: integer `5`, expected a duration in quotes, such as \"10s\", or { until = \"15s\" }\n\
-         @:16: post-start: step 3: retries: wrong value: integer `-1`, expected a whole number, 0 or more\n\
+         @:16: post-start: step 3: retries: `-1` is not a whole number from 0 to 4294967295\n\
          @:19: post-start: step 4: essential: wrong type: string \"x\", expected true or false\n\
          @:20: post-start: step 4: drain: wrong type: string \"x\", expected a table\n\
          @:22: post-start: step 5: http: wrong type: integer `5`, expected a URL, or a table such as { url = \"http://…\", method = \"POST\" }\n\
