@@ -43,6 +43,14 @@ impl Secrets {
         text
     }
 
+    /// How many bytes at the end of a piece may be the beginning of a secret that goes on in the next.
+    pub fn held_back(&self, piece: &[u8]) -> usize {
+        let begins = |secret: &String| {
+            (1..secret.len()).rev().find(|length| piece.ends_with(&secret.as_bytes()[..*length])).unwrap_or(0)
+        };
+        self.0.iter().map(begins).max().unwrap_or(0)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -68,6 +76,23 @@ mod tests {
             ("TOKEN", "short", false),
         ] {
             assert_eq!(is_secret(name, value), want, "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_a_secret_is_held_back() {
+        let secrets = Secrets::new(vec!["hunter2".into(), "terminal".into()]);
+        for (piece, want) in [
+            ("a hunter", 6),
+            ("a hunter2", 0),
+            ("h", 1),
+            ("x", 0),
+            ("", 0),
+            ("a hun ter", 3),
+            ("hunt", 4),
+            ("inter", 3),
+        ] {
+            assert_eq!(secrets.held_back(piece.as_bytes()), want, "{piece}");
         }
     }
 
