@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::step::StepCommand;
 
@@ -68,7 +68,7 @@ pub enum Command {
     )]
     Step {
         #[command(subcommand)]
-        step: Box<StepCommand>,
+        step: StepOnDemand,
     },
     /// Copy this binary into a folder: for an init container that brings it into an emptyDir
     #[command(
@@ -107,6 +107,38 @@ pub struct Format {
     /// As JSON instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+/// The kinds of step with all their options, described to the parser only when `step` is typed: describing them takes
+/// longer than everything else that `boathook shutdown` does.
+#[derive(Debug)]
+pub struct StepOnDemand(pub Box<StepCommand>);
+
+impl Subcommand for StepOnDemand {
+    fn augment_subcommands(command: clap::Command) -> clap::Command {
+        command.defer(|command| {
+            StepCommand::augment_subcommands(command).subcommand_required(true).arg_required_else_help(true)
+        })
+    }
+
+    fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_subcommands(command)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        StepCommand::has_subcommand(name)
+    }
+}
+
+impl FromArgMatches for StepOnDemand {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        StepCommand::from_arg_matches(matches).map(|step| Self(Box::new(step)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 /// The completions for a shell, made from the parser itself.

@@ -48,7 +48,7 @@ pub fn execute(cli: Cli) -> Result<u8, Fatal> {
             print(check::describe(&config).as_bytes())
         }
         Command::Config => print(config::REFERENCE.as_bytes()),
-        Command::Step { step } => on_runtime(one_step::run(*step)),
+        Command::Step { step } => on_runtime(one_step::run(*step.0)),
         Command::Install { dir } => {
             let path = install::install(&dir).map_err(|text| Fatal::new(exit::FAILED, text))?;
             print(format!("installed {}\n", path.display()).as_bytes())

@@ -1,14 +1,16 @@
 //! Receives every signal that could be meant for the main process. It has no policy: whoever asks for the next
 //! one decides what it means.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use rustix::{io::Errno, pipe::PipeFlags};
-use signal_hook_registry::SigId;
 use tokio::net::unix::pipe;
 
 use super::names;
-use crate::sys::signal::{self, RECORD};
+use crate::sys::signal::{self, Caught, RECORD};
 
 /// Not received, as in tini: KILL and STOP cannot be; CHLD is the reaper's; a fault (ILL, TRAP, ABRT, BUS, FPE,
 /// SEGV, SYS) is about this very process; TTIN and TTOU say that *it* is in the terminal's background.
@@ -40,10 +42,11 @@ pub struct Received {
 }
 
 /// Receives signals from [`Signals::install`] on until it is dropped.
-#[derive(Debug)]
 pub struct Signals {
     pipe: pipe::Receiver,
-    registered: Vec<SigId>,
+    caught: Vec<Caught>,
+    /// What the handler writes to: it has to outlive the handler.
+    _writer: OwnedFd,
 }
 
 /// The signals that [`Signals`] receives.
@@ -64,11 +67,8 @@ impl Signals {
     /// Outside a tokio runtime with I/O enabled.
     pub fn install() -> io::Result<Self> {
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        let writer = Arc::new(writer);
-        let mut signals = Self { pipe: pipe::Receiver::from_owned_fd(reader)?, registered: Vec::new() };
-        for number in forwardable() {
-            signals.registered.push(signal::catch(number, Arc::clone(&writer))?);
-        }
+        let caught = signal::catch(forwardable(), writer.as_fd())?;
+        let signals = Self { pipe: pipe::Receiver::from_owned_fd(reader)?, caught, _writer: writer };
         signal::block_only(&[libc::SIGTTIN, libc::SIGTTOU]);
         Ok(signals)
     }
@@ -90,7 +90,7 @@ impl Signals {
                     }
                 }
                 Err(error) if error.raw_os_error() == Some(Errno::INTR.raw_os_error()) => {}
-                // The handlers hold the other end, so the pipe cannot end.
+                // We hold the other end ourselves, so the pipe cannot end.
                 Ok(_) | Err(_) => return std::future::pending().await,
             }
         }
@@ -99,8 +99,6 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        for id in self.registered.drain(..) {
-            signal_hook_registry::unregister(id);
-        }
+        signal::release(&self.caught);
     }
 }

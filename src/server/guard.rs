@@ -352,9 +352,15 @@ impl<A: Agent> House<A> {
         self.shared.stopping.store(true, Relaxed);
         // Who is in the backlog already was told by the kernel that it is connected.
         let last_call = Instant::now() + LAST_CALL;
-        while let Ok(Ok(accepted)) = timeout(Duration::from_millis(1), listener.accept()).await {
-            if let Some((stream, origin)) = accepted {
-                self.admit(stream, origin);
+        loop {
+            // The runtime asks the kernel for news in between (`yield_now` puts off until after that).
+            task::yield_now().await;
+            select! {
+                biased;
+                Ok(accepted) = listener.accept() => if let Some((stream, origin)) = accepted {
+                    self.admit(stream, origin);
+                },
+                () = std::future::ready(()) => break,
             }
             if Instant::now() >= last_call {
                 break;

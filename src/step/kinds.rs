@@ -86,7 +86,7 @@ macro_rules! kinds {
             }
         }
 
-        /// `boathook step KIND`: one step by hand, without a configuration file.
+        /// Run one step by hand, without a configuration file
         #[derive(Debug, clap::Subcommand)]
         pub enum StepCommand {
             $($(#[doc = $about])+ #[command(name = $name)] $variant {

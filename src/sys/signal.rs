@@ -3,11 +3,9 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, OwnedFd},
-    sync::Arc,
+    os::fd::{AsRawFd, BorrowedFd},
+    sync::atomic::{AtomicI32, Ordering},
 };
-
-use signal_hook_registry::SigId;
 
 /// Bytes that one caught signal takes in the pipe: its number and its sender's pid, four bytes each.
 pub const RECORD: usize = 8;
@@ -38,40 +36,74 @@ pub fn send_group(group: i32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(-group, signal) })
 }
 
-/// From now on each `signal` that arrives is written to `pipe` as a [`RECORD`], in the machine's byte order. The
-/// pipe must not block; what does not fit is lost, as it would be in the kernel's own queue.
+/// Where caught signals are written, and our own pid: what the handler knows. A handler can be given nothing else.
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+static OWN_PID: AtomicI32 = AtomicI32::new(0);
+
+/// What a signal did before it was caught; for [`release`].
+pub struct Caught {
+    signal: i32,
+    before: libc::sigaction,
+}
+
+/// From now on each of `signals` that arrives is written to `pipe` as a [`RECORD`], in the machine's byte order. The
+/// pipe must not block and must stay open until [`release`]; what does not fit is lost, as it would be in the kernel's
+/// own queue. There is one such pipe a process: a later one takes over.
+///
+/// A handler of our own, because a registry that several users share copies itself for each signal, which for all of
+/// them costs more than the rest of the start.
 ///
 /// # Errors
 /// `EINVAL` for signals that the C library keeps for itself.
-///
-/// # Panics
-/// Never for numbers outside the synchronous faults, KILL and STOP, which the registry forbids.
-pub fn catch(signal: i32, pipe: Arc<OwnedFd>) -> io::Result<SigId> {
-    let own = rustix::process::getpid().as_raw_nonzero().get();
-    let action = move |info: &libc::siginfo_t| {
-        let from = match info.si_code {
-            // SAFETY: the kernel fills si_pid for signals sent by kill, tgkill and sigqueue (sigaction(2)).
-            libc::SI_USER | libc::SI_TKILL | libc::SI_QUEUE => unsafe { info.si_pid() },
-            _ => 0,
-        };
-        // The agent's own write to a closed pipe raises SIGPIPE with our pid as the sender: nobody's message.
-        if signal == libc::SIGPIPE && from == own {
-            return;
-        }
-        let mut record = [0; RECORD];
-        record[..4].copy_from_slice(&signal.to_ne_bytes());
-        record[4..].copy_from_slice(&from.to_ne_bytes());
-        // SAFETY: write is async-signal-safe, the buffer lives on this stack, and the registry keeps the Arc and
-        // with it the descriptor alive. errno is the interrupted code's and is put back.
-        unsafe {
-            let errno = libc::__errno_location();
-            let before = *errno;
-            libc::write(pipe.as_raw_fd(), record.as_ptr().cast(), RECORD);
-            *errno = before;
-        }
+pub fn catch(signals: impl Iterator<Item = i32>, pipe: BorrowedFd<'_>) -> io::Result<Vec<Caught>> {
+    OWN_PID.store(rustix::process::getpid().as_raw_nonzero().get(), Ordering::Relaxed);
+    PIPE.store(pipe.as_raw_fd(), Ordering::Release);
+    let mut caught = Vec::with_capacity(64);
+    for signal in signals {
+        // SAFETY: an all-zero sigaction is valid: no flags, an empty mask.
+        let (mut action, mut before) = unsafe { (std::mem::zeroed::<libc::sigaction>(), std::mem::zeroed()) };
+        action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+        // SAFETY: both point to sigactions that live during the call; the handler is async-signal-safe.
+        check(unsafe { libc::sigaction(signal, &raw const action, &raw mut before) })?;
+        caught.push(Caught { signal, before });
+    }
+    Ok(caught)
+}
+
+/// Lets caught signals do again what they did before.
+pub fn release(caught: &[Caught]) {
+    for Caught { signal, before } in caught {
+        // SAFETY: `before` is what the kernel gave us for this signal.
+        unsafe { libc::sigaction(*signal, before, std::ptr::null_mut()) };
+    }
+    PIPE.store(-1, Ordering::Release);
+}
+
+/// Writes the signal and its sender to the pipe. Only async-signal-safe calls, no panic, errno put back.
+extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo.
+    let info = unsafe { &*info };
+    let from = match info.si_code {
+        // SAFETY: the kernel fills si_pid for signals sent by kill, tgkill and sigqueue (sigaction(2)).
+        libc::SI_USER | libc::SI_TKILL | libc::SI_QUEUE => unsafe { info.si_pid() },
+        _ => 0,
     };
-    // SAFETY: the action only reads its captures and calls write: async-signal-safe, and it cannot panic.
-    unsafe { signal_hook_registry::register_sigaction(signal, action) }
+    // The agent's own write to a closed pipe raises SIGPIPE with our pid as the sender: nobody's message.
+    if signal == libc::SIGPIPE && from == OWN_PID.load(Ordering::Relaxed) {
+        return;
+    }
+    let mut record = [0; RECORD];
+    record[..4].copy_from_slice(&signal.to_ne_bytes());
+    record[4..].copy_from_slice(&from.to_ne_bytes());
+    // SAFETY: write is async-signal-safe and the buffer lives on this stack; a pipe that is gone only gives an error.
+    // errno is the interrupted code's and is put back.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        libc::write(PIPE.load(Ordering::Acquire), record.as_ptr().cast(), RECORD);
+        *errno = before;
+    }
 }
 
 /// Whether `signal` is ignored by this process.
