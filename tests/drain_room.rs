@@ -194,7 +194,7 @@ async fn run(toml: &str) -> (String, Duration) {
 
 async fn run_without(toml: &str, rule: impl FnOnce(&mut Rules) -> &mut Rule) -> Duration {
     let mut drain = drain(toml);
-    *rule(drain.rules_mut()) = Rule::Off;
+    *rule(drain.rules_mut().expect("it watches connections")) = Rule::Off;
     run_with(&drain, &context()).await.1
 }
 
@@ -486,6 +486,83 @@ fn proc_waits_for_stillness() {
         let (text, took) = run(&toml).await;
         assert_ends_by("proc", took, ms(1000));
         assert!(text.ends_with(&format!("watched {} by /proc/net/tcp", server.port())), "{text}");
+    });
+}
+
+/// Answers each request with the next text, and then with the last for ever; an empty text hangs up.
+async fn serve_metric(listener: TcpListener, texts: Vec<&'static str>) {
+    let mut rest = texts.into_iter().peekable();
+    let mut text = "";
+    while let Ok((mut stream, _)) = listener.accept().await {
+        text = rest.next().unwrap_or(text);
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).await;
+        if !text.is_empty() {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
+            let _ = stream.write_all((head + text).as_bytes()).await;
+        }
+    }
+}
+
+#[test]
+fn a_metric_must_stay_low() {
+    isolated("a_metric_must_stay_low", || async {
+        let (busy, idle) = ("active{a=\"b\"} 3\n", "active{a=\"b\"} 0\n");
+        // At a quarter of a second each: what it says, how many readings it takes, and what is wanted of it.
+        for (texts, settle, quiet, took, want) in [
+            (vec![busy, busy, idle], 0, 0, 750, "name = 'active', labels = { a = 'b' }"),
+            // One low reading between two requests is not enough, and one that cannot be read breaks the row.
+            (vec![idle, busy, idle, "", idle], 0, 0, 1250, "name = 'active'"),
+            (vec![idle, "active NaN\n", idle], 0, 0, 750, "name = 'active'"),
+            (vec![busy, "other 0\n", idle], 0, 0, 750, "name = 'active'"),
+            (vec![idle], 600, 600, 600, "name = 'active'"),
+            (vec![idle], 1200, 300, 1200, "name = 'active'"),
+            (vec![busy, idle], 300, 300, 550, "name = 'active'"),
+            (vec![busy], 300, 0, 300, "name = 'active', at-most = 3"),
+            (vec!["{\"active\": [2]}", "{\"active\": [0]}"], 0, 0, 500, "pointer = '/active/0'"),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let port = listener.local_addr().expect("bound").port();
+            let shown = format!("{texts:?} {settle} {quiet} {want}");
+            let server = tokio::spawn(serve_metric(listener, texts));
+            let (text, found) = run(&format!(
+                "settle = '{settle}ms'\nquiet-min = '{quiet}ms'\n\
+                 metric = {{ url = 'http://127.0.0.1:{port}/', {want} }}"
+            ))
+            .await;
+            assert!(found >= ms(took) && found <= ms(took) + SLACK, "{shown}: {found:?}");
+            assert!(text.contains(" readings over "), "{text}");
+            server.abort();
+        }
+    });
+}
+
+#[test]
+fn a_metric_that_is_high_or_unreadable_holds_it_and_is_said() {
+    isolated("a_metric_that_is_high_or_unreadable_holds_it_and_is_said", || async {
+        for (text, limit, expected) in [
+            ("active 3\n", 700, "active is 3, wanted at most 0".to_string()),
+            ("", 700, "http://127.0.0.1:PORT/: ".into()),
+            ("other 0\n", 700, "http://127.0.0.1:PORT/: it has no sample of active".into()),
+            ("HANG", 2500, "within 2s".into()),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let port = listener.local_addr().expect("bound").port();
+            // A server that hangs: its kernel accepts, and nobody reads.
+            let server = match text {
+                "HANG" => tokio::spawn(async move {
+                    std::future::pending::<()>().await;
+                    drop(listener)
+                }),
+                _ => tokio::spawn(serve_metric(listener, vec![text])),
+            };
+            let context = context();
+            let toml = format!("settle = '0s'\nmetric = {{ url = 'http://127.0.0.1:{port}/', name = 'active' }}");
+            assert!(timeout(ms(limit), drain(&toml).run(&context)).await.is_err(), "{text}");
+            let said = context.progress.now();
+            assert!(said.contains(&expected.replace("PORT", &port.to_string())), "{text}: {said}");
+            server.abort();
+        }
     });
 }
 

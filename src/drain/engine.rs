@@ -57,7 +57,7 @@ pub struct Rules {
     pub quiet_min: Duration,
     /// As many connections may be in flight at the end.
     pub threshold: usize,
-    /// A connection on which the server spoke last is idle after this stillness.
+    /// A connection on which the server spoke last is idle after this stillness; one that takes turns sooner.
     pub idle_after: Duration,
     /// Where nobody can see who spoke last, a connection is idle after this stillness.
     pub longest_request: Duration,

@@ -6,13 +6,19 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{Context, End, Kind};
 use crate::{
+    client::{
+        metric::{Label, Metric, MetricTyped, WantOptions},
+        options::Options,
+    },
     drain::{
         engine::{Rule, Rules},
+        metric,
         watch::{self, Settings, Source},
     },
     duration::Span,
     net::peers::Peers,
     problem::Scope,
+    value,
 };
 
 /// Longer than kube-proxy's and most ingress controllers' way from the deletion to the last new connection (about
@@ -26,16 +32,22 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 const LONGEST_REQUEST: Duration = Duration::from_secs(10);
 
 /// Wait until the application has no new connections and none in flight.
+///
+/// With `metric` the server itself tells what it has in flight, and no connection is watched: the drain lasts at
+/// least `settle`, for routing to move away, and until the metric has been at or below `threshold` (or as its own
+/// `at-most`, `at-least` or `equals` says) for `quiet-min`, in at least two readings in a row, four a second. A
+/// metric that cannot be read is not drained.
 #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Typed {
     /// Wait at least this long, for routing to move away [default: 5s]
     #[arg(long, value_name = "DURATION")]
     settle: Option<Span>,
-    /// Wait until no new connection has come for this long [default: 1s, or settle where that is shorter]
+    /// Wait until no new connection has come, or the metric has been low, for this long [default: 1s, or settle
+    /// where that is shorter]
     #[arg(long, value_name = "DURATION")]
     quiet_min: Option<Span>,
-    /// So many connections may be in flight at the end [default: 0]
+    /// So many connections may be in flight at the end, or so high may the metric be [default: 0]
     #[arg(long, value_name = "NUMBER")]
     threshold: Option<Number>,
     /// The application's ports; repeat, or separate by commas [default: all that listen on more than loopback]
@@ -46,7 +58,8 @@ pub struct Typed {
     #[arg(long, value_name = "PEER", value_delimiter = ',')]
     #[serde(deserialize_with = "one_or_more")]
     ignore_peers: Vec<Peer>,
-    /// A connection on which the server spoke last is idle when nothing has moved for this long [default: 1s]
+    /// A connection on which the server spoke last is idle when nothing has moved for this long, or sooner where
+    /// client and server are seen to take turns [default: 1s]
     #[arg(long, value_name = "DURATION")]
     idle_after: Option<Span>,
     /// Where nobody can see who spoke last (source `proc`), a connection is idle after this long [default: 10s]
@@ -55,26 +68,53 @@ pub struct Typed {
     /// Where connections are read from: auto, sock-diag or proc [default: auto]
     #[arg(long, value_name = "SOURCE")]
     source: Option<TypedSource>,
+    /// Do not watch connections: wait until the value at this URL is at or below the threshold
+    #[arg(long, value_name = "URL")]
+    metric: Option<MetricTyped>,
+    #[serde(skip)]
+    #[command(flatten)]
+    flat: Flat,
+}
+
+/// What the TOML has in the table of `metric`, as options of the command line.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
+struct Flat {
+    /// With `metric`: the name of the Prometheus metric
+    #[arg(long = "name", value_name = "NAME")]
+    metric_name: Option<String>,
+    /// With `metric`: a label of the Prometheus metric; may be repeated
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<Label>,
+    /// With `metric`: where the value stands in a JSON answer (`/a/b` or `a.b`)
+    #[arg(long, value_name = "POINTER")]
+    pointer: Option<String>,
+    #[command(flatten)]
+    want: WantOptions,
+    #[command(flatten)]
+    request: Options,
 }
 
 /// The step, ready to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Drain {
     until: Until,
 }
 
 /// What tells that the application is drained.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Until {
     Connections(Settings),
+    Metric(Box<metric::Settings>),
 }
 
 impl Drain {
     /// The rules of a drain by connections, for tests that switch one off.
     #[doc(hidden)]
-    pub fn rules_mut(&mut self) -> &mut Rules {
-        let Until::Connections(settings) = &mut self.until;
-        &mut settings.rules
+    pub fn rules_mut(&mut self) -> Option<&mut Rules> {
+        match &mut self.until {
+            Until::Connections(settings) => Some(&mut settings.rules),
+            Until::Metric(_) => None,
+        }
     }
 }
 
@@ -92,6 +132,12 @@ impl Kind for Drain {
                 format!("{} is longer than settle {}", Span(quiet_min), Span(settle)),
                 "raise settle, or lower quiet-min".to_string(),
             );
+        }
+        if typed.metric.is_some() || typed.flat != Flat::default() {
+            let metric = mean_metric(typed, scope);
+            return metric
+                .filter(|_| scope.problems.len() == before)
+                .map(|metric| Self { until: Until::Metric(Box::new(metric::Settings { metric, settle, quiet_min })) });
         }
         let typed_ports: Vec<u64> = typed.ports.iter().map(|number| number.0).collect();
         let mut ports = Vec::with_capacity(typed_ports.len());
@@ -131,8 +177,45 @@ impl Kind for Drain {
     async fn run(&self, context: &Context) -> End {
         match &self.until {
             Until::Connections(settings) => watch::drain(settings, context).await,
+            Until::Metric(settings) => metric::drain(settings, context).await,
         }
     }
+}
+
+/// Gives meaning to the metric; its want is the threshold where it has none of its own.
+fn mean_metric(typed: Typed, scope: &mut Scope<'_>) -> Option<Metric> {
+    let Typed { metric, flat, threshold, .. } = typed;
+    for (key, is_given) in [
+        ("ports", !typed.ports.is_empty()),
+        ("ignore-peers", !typed.ignore_peers.is_empty()),
+        ("idle-after", typed.idle_after.is_some()),
+        ("longest-request", typed.longest_request.is_some()),
+        ("source", typed.source.is_some()),
+    ] {
+        if is_given {
+            scope.problem(
+                key,
+                "it belongs to a drain by connections, and a metric is given",
+                "take one of them out".to_string(),
+            );
+        }
+    }
+    let Some(mut metric) = metric else {
+        scope.problem("metric", "it is missing, and options that belong to it are given", "add its URL".to_string());
+        return None;
+    };
+    if flat != Flat::default() {
+        // Either place is empty: the table is the file's, the flat options the command line's.
+        let Flat { metric_name: name, labels, pointer, want, request } = flat;
+        metric = MetricTyped { url: metric.url, name, labels, pointer, want, request };
+    }
+    if metric.want == WantOptions::default() {
+        // Exact below 2^53; no application has more in flight.
+        metric.want.at_most = Some(value::Number(threshold.map_or(0, |number| number.0) as f64));
+    } else if threshold.is_some() {
+        scope.problem("threshold", "the metric says itself what is wanted of it", "take one of them out".to_string());
+    }
+    Metric::mean(metric, scope)
 }
 
 /// A number, also in quotes, because `${PORT}` makes a string of it.
@@ -253,8 +336,10 @@ mod tests {
     fn settings(toml: &str, app_ports: &[u16]) -> Settings {
         let (drain, problems) = mean(toml, app_ports);
         assert_eq!(problems, [], "{toml}");
-        let Until::Connections(settings) = drain.expect(toml).until;
-        settings
+        match drain.expect(toml).until {
+            Until::Connections(settings) => settings,
+            Until::Metric(settings) => panic!("{toml}: {settings:?}"),
+        }
     }
 
     #[test]
@@ -287,7 +372,7 @@ mod tests {
     #[test]
     fn says_what_is_wrong() {
         let (drain, problems) = mean("ports = [0, 70000]\nquiet-min = \"6s\"\nignore-peers = [\"10.0.0.0/33\"]", &[]);
-        assert_eq!(drain, None);
+        assert!(drain.is_none());
         let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let place = "boathook.toml: pre-stop: step \"drain\"";
         let help = "\n  help: ports go from 1 to 65535; leave `ports` away to watch all that listen";
@@ -300,6 +385,41 @@ mod tests {
                 format!(
                     "{place}: ignore-peers: `10.0.0.0/33` is no peer: write an address (192.0.2.7), \
                      a network (10.0.0.0/8) or \"gateway\""
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_metric_takes_the_threshold_for_its_want() {
+        for (toml, expected) in [
+            ("metric = { url = \"http://127.0.0.1/metrics\", name = \"active\" }", Some(0.0)),
+            ("threshold = 3\nmetric = { url = \"http://127.0.0.1/metrics\", name = \"active\" }", Some(3.0)),
+            ("metric = { url = \"http://127.0.0.1/\", pointer = \"/active\", at-most = 2 }", Some(2.0)),
+            ("metric = { url = \"http://127.0.0.1/\", pointer = \"/state\", equals = \"idle\" }", None),
+        ] {
+            let (drain, problems) = mean(&format!("settle = \"0s\"\n{toml}"), &[8080]);
+            assert_eq!(problems, [], "{toml}");
+            let Until::Metric(settings) = drain.expect(toml).until else { panic!("{toml}") };
+            assert_eq!(settings.metric.want.at_most, expected, "{toml}");
+            assert_eq!((settings.settle, settings.quiet_min), (Duration::ZERO, Duration::ZERO), "{toml}");
+        }
+    }
+
+    #[test]
+    fn a_metric_and_connections_are_not_mixed() {
+        let metric = "{ url = \"http://127.0.0.1/\", name = \"active\", at-most = 2 }";
+        let toml = format!("metric = {metric}\nports = [80]\nsource = \"proc\"\nthreshold = 1");
+        let texts: Vec<String> = mean(&toml, &[]).1.iter().map(ToString::to_string).collect();
+        let place = "boathook.toml: pre-stop: step \"drain\"";
+        let mixed = "it belongs to a drain by connections, and a metric is given\n  help: take one of them out";
+        assert_eq!(
+            texts,
+            [
+                format!("{place}: ports: {mixed}"),
+                format!("{place}: source: {mixed}"),
+                format!(
+                    "{place}: threshold: the metric says itself what is wanted of it\n  help: take one of them out"
                 ),
             ]
         );
@@ -335,5 +455,21 @@ mod tests {
         assert_eq!(typed.ports, [Number(80), Number(443), Number(8443)]);
         assert_eq!(typed.settle, Some(Span(Duration::from_secs(2))));
         assert_eq!(typed.source, Some(TypedSource(Source::Proc)));
+        let command = Typed::augment_args(Command::new("drain"));
+        let words = ["drain", "--metric", "http://127.0.0.1/", "--name", "active", "--label", "a=b", "--at-most", "2"];
+        let matches = command.try_get_matches_from(words).expect("good arguments");
+        let typed = Typed::from_arg_matches(&matches).expect("good arguments");
+        let (mut secrets, mut problems) = (Vec::new(), Vec::new());
+        let mut scope = Scope {
+            file: "",
+            line: None,
+            place: String::new(),
+            app_ports: &[],
+            secrets: &mut secrets,
+            problems: &mut problems,
+        };
+        let drain = Drain::mean(typed, &mut scope).expect("good arguments");
+        let Until::Metric(settings) = drain.until else { panic!("{drain:?}") };
+        assert_eq!((settings.metric.name(), settings.metric.want.at_most), ("active", Some(2.0)));
     }
 }
