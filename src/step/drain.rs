@@ -73,7 +73,7 @@ pub struct Typed {
     metric: Option<MetricTyped>,
     #[serde(skip)]
     #[command(flatten)]
-    flat: Flat,
+    flat: Box<Flat>,
 }
 
 /// What the TOML has in the table of `metric`, as options of the command line.
@@ -133,7 +133,7 @@ impl Kind for Drain {
                 "raise settle, or lower quiet-min".to_string(),
             );
         }
-        if typed.metric.is_some() || typed.flat != Flat::default() {
+        if typed.metric.is_some() || *typed.flat != Flat::default() {
             let metric = mean_metric(typed, scope);
             return metric
                 .filter(|_| scope.problems.len() == before)
@@ -204,9 +204,9 @@ fn mean_metric(typed: Typed, scope: &mut Scope<'_>) -> Option<Metric> {
         scope.problem("metric", "it is missing, and options that belong to it are given", "add its URL".to_string());
         return None;
     };
-    if flat != Flat::default() {
+    if *flat != Flat::default() {
         // Either place is empty: the table is the file's, the flat options the command line's.
-        let Flat { metric_name: name, labels, pointer, want, request } = flat;
+        let Flat { metric_name: name, labels, pointer, want, request } = *flat;
         metric = MetricTyped { url: metric.url, name, labels, pointer, want, request };
     }
     if metric.want == WantOptions::default() {
