@@ -11,10 +11,22 @@
 //! * `slow answer, closed`: the same, but the server closes after the answer: it should end at once;
 //! * `visits`: a short connection every 100 ms until 5.5 s: it should end a quiet time after the last.
 //!
-//! Each is run with sock_diag and with `/proc`. Printed: how late it ended, and its processor time (user and
-//! system) as a share of the time it took. The load is bounded by the number of connections; nothing is sent but
-//! what is said above. The drain runs in a process of its own (this program, started again), so that switching to
-//! the shipped binary is a matter of [`drain_command`].
+//! * `chat`: 16 clients ask on kept connections every 200 to 400 ms, all the time: it should end soon after the
+//!   settle time, when they happen to pause together.
+//!
+//! Each is run with sock_diag and with `/proc` (`chat` only with sock_diag: `/proc` shows nobody's turn). Printed: how
+//! late it ended, its processor time (user and system, from `wait4`) as a share of one core over the time it took, and
+//! what it said. The load is bounded by the number of connections; nothing is sent but what is said above.
+//!
+//! Then nginx is stopped under load a hundred times, in four processes side by side, each in a network namespace of its
+//! own, in turn by `boathook step drain` (settle 400 ms) with a SIGTERM for nginx when it has ended, and by
+//! `boathook run`: nobody may be cut. In a last stop of each process, with the in-flight rule off, somebody must be.
+//!
+//! The drain under test is the binary in `BOATHOOK_DIST`, or else the one that cargo built.
+//! Arguments: a number of connections; `nginx` for the stops alone, `idle` for the connections alone.
+
+#[path = "../tests/support/drain_load.rs"]
+mod drain_load;
 
 use std::{
     env,
@@ -22,6 +34,10 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -30,57 +46,87 @@ use std::{
 const PER_PROCESS: usize = 5000;
 const NAMESPACE: &str = "BOATHOOK_BENCH_NAMESPACE";
 
+/// As many clients as the chat has, and their pauses.
+const CHATTERS: u64 = 16;
+/// Stops of nginx: processes side by side, and stops of each.
+const STOPS: (usize, usize) = (4, 25);
+
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["serve"] => serve(),
         ["hold", address, number] => hold(address, number.parse().expect("a number")),
-        ["drain", ref typed @ ..] => drain(typed),
-        _ if env::var_os(NAMESPACE).is_none() => isolate(&words),
-        [number] => measure(number.parse().expect("a number of connections")),
-        _ => measure(20_000),
+        ["stops", number] => stops(number.parse().expect("a number")),
+        ["nginx"] => stop_nginx(),
+        _ if env::var_os(NAMESPACE).is_none() => {
+            let status = drain_load::again_isolated(&arguments).env(NAMESPACE, "own").status();
+            if !status.expect("it starts again").success() {
+                std::process::exit(1);
+            }
+            if !words.contains(&"idle") {
+                stop_nginx();
+            }
+        }
+        ref words => measure(words.iter().find_map(|word| word.parse().ok()).unwrap_or(20_000)),
     }
 }
 
-/// Starts the drain under test. With the shipped binary this is `boathook step drain` and the same words.
+/// Starts the drain under test.
 fn drain_command(port: u16, source: &str) -> Command {
-    let mut command = again();
-    command.args(["drain", "--port", &port.to_string(), "--source", source]);
+    let mut command = Command::new(drain_load::boathook());
+    command.args(["step", "drain", "--timeout", "60s", "--port", &port.to_string(), "--source", source]);
     command
+}
+
+/// Stops nginx under load so many times; in a namespace of its own.
+fn stops(number: usize) {
+    drain_load::raise_loopback();
+    let keys = [("settle", "400ms"), ("quiet-min", "200ms")];
+    for number in 0..number {
+        let way = if number % 2 == 0 { drain_load::Way::Step } else { drain_load::Way::Run };
+        let outcome = drain_load::stop_under_load(way, &keys);
+        println!("{} {} {}", outcome.in_flight_then, outcome.in_flight_at_the_end, outcome.cut);
+        assert!(outcome.took > Duration::from_millis(400) && outcome.requests > 0, "{outcome:?}");
+    }
+    let off = [keys[0], keys[1], ("threshold", "100000")];
+    let outcome = drain_load::stop_under_load(drain_load::Way::Step, &off);
+    println!("control {} after {:?}", outcome.cut, outcome.late);
+    assert!(outcome.cut > 0, "{}", outcome.log);
+}
+
+fn stop_nginx() {
+    if drain_load::nginx().is_none() {
+        println!("nginx is not installed: its stops are left out");
+        return;
+    }
+    let (processes, each) = STOPS;
+    let children: Vec<Child> = (0..processes)
+        .map(|_| {
+            let mut command = drain_load::again_isolated(&["stops".into(), each.to_string()]);
+            command.stdout(Stdio::piped()).spawn().expect("it starts again")
+        })
+        .collect();
+    let (mut stops, mut clean, mut waited_for) = (0, 0, 0);
+    for child in children {
+        let output = child.wait_with_output().expect("it was not waited for");
+        assert!(output.status.success(), "a drain did not end, or the control failed");
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            if let [then, end, cut] = line.split(' ').map_while(|word| word.parse().ok()).collect::<Vec<usize>>()[..] {
+                stops += 1;
+                clean += usize::from(end == 0 && cut == 0);
+                waited_for += then;
+            } else {
+                println!("with the in-flight rule off: {line} cut");
+            }
+        }
+    }
+    println!("nginx stopped under load: {clean} of {stops} with nothing in flight; {waited_for} requests waited for");
+    assert_eq!((clean, stops), (processes * each, processes * each));
 }
 
 fn again() -> Command {
     Command::new(env::current_exe().expect("a program has a path"))
-}
-
-fn isolate(words: &[&str]) {
-    let mut command = again();
-    command.args(words).env(NAMESPACE, "own");
-    // SAFETY: unshare is a plain system call, safe between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            if libc::unshare(libc::CLONE_NEWNET) != 0 {
-                libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET);
-            }
-            Ok(())
-        });
-    }
-    let status = command.status().expect("it starts again");
-    std::process::exit(status.code().unwrap_or(1));
-}
-
-fn raise_loopback() {
-    // SAFETY: the request is a zeroed ifreq with a terminated name.
-    unsafe {
-        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        let mut request: libc::ifreq = std::mem::zeroed();
-        request.ifr_name[0] = b'l' as libc::c_char;
-        request.ifr_name[1] = b'o' as libc::c_char;
-        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-        libc::ioctl(socket, libc::SIOCSIFFLAGS, &request);
-        libc::close(socket);
-    }
 }
 
 /// Answers each byte with that byte after as many tenths of a second; after `c` the connection is closed. Several
@@ -125,45 +171,6 @@ fn hold(address: &str, number: usize) {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
-/// The Kind, driven as the binary will drive it. Prints the outcome.
-fn drain(words: &[&str]) {
-    use boathook::{
-        problem::Scope,
-        step::{Context, Kind, OwnTraffic, Progress, drain::Drain},
-    };
-    use clap::{Args, Command, FromArgMatches};
-    let command = <Drain as Kind>::Typed::augment_args(Command::new("drain").no_binary_name(true));
-    let matches = command.get_matches_from(words);
-    let typed = <Drain as Kind>::Typed::from_arg_matches(&matches).expect("good arguments");
-    let (mut secrets, mut problems) = (Vec::new(), Vec::new());
-    let mut scope = Scope {
-        file: "command line",
-        line: None,
-        place: String::new(),
-        app_ports: &[],
-        secrets: &mut secrets,
-        problems: &mut problems,
-    };
-    let drain = Drain::mean(typed, &mut scope).expect("good arguments");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let end = runtime.block_on(async {
-        let now = tokio::time::Instant::now();
-        let context = Context {
-            label: "drain".into(),
-            limit: now + Duration::from_secs(60),
-            hook_started: now,
-            kill_after: Duration::from_secs(1),
-            app_ports: Vec::new(),
-            main_process: None,
-            processes: boathook::process::Processes::idle(),
-            own_traffic: OwnTraffic::default(),
-            progress: Progress::default(),
-        };
-        drain.run(&context).await
-    });
-    println!("{end:?}");
-}
-
 fn start(command: &mut Command) -> (Child, BufReader<std::process::ChildStdout>) {
     // SAFETY: prctl is a plain system call, safe between fork and exec: helpers end with this program.
     unsafe {
@@ -184,7 +191,7 @@ fn line(output: &mut impl BufRead) -> String {
 }
 
 fn measure(number: usize) {
-    raise_loopback();
+    drain_load::raise_loopback();
     let parts = number.div_ceil(PER_PROCESS).max(1);
     // One more server than needed: SO_REUSEPORT spreads connections by chance.
     let (first, mut output) = start(again().arg("serve"));
@@ -205,10 +212,20 @@ fn measure(number: usize) {
     println!("{:<22} {:<10} {:>9} {:>9} {:>8}  outcome", "case", "source", "took", "late by", "core");
     let second = Duration::from_secs(1);
     for source in ["auto", "proc"] {
-        for case in ["idle", "slow answer", "slow answer, closed", "visits"] {
+        for case in ["idle", "slow answer", "slow answer, closed", "visits", "chat"] {
+            if (case, source) == ("chat", "proc") {
+                continue;
+            }
             // So that everything before is idle.
             thread::sleep(Duration::from_millis(1200));
             let began = Instant::now();
+            let is_over = Arc::new(AtomicBool::new(false));
+            let chat: Vec<_> = (0..if case == "chat" { CHATTERS } else { 0 })
+                .map(|number| {
+                    let is_over = Arc::clone(&is_over);
+                    thread::spawn(move || chat(address, number, &is_over))
+                })
+                .collect();
             let last: thread::JoinHandle<(Instant, Option<TcpStream>)> = match case {
                 "slow answer" | "slow answer, closed" => {
                     let mut stream = TcpStream::connect(address).expect("it listens");
@@ -235,10 +252,16 @@ fn measure(number: usize) {
                 _ => thread::spawn(move || (began, None)),
             };
             let started = Instant::now();
-            let (mut child, mut output) = start(&mut drain_command(address.port(), source));
-            let outcome = line(&mut output);
+            let (mut child, log) = start_drain(&mut drain_command(address.port(), source));
+            let (cpu, is_done) = wait_for_usage(&mut child);
             let ended = Instant::now();
-            let cpu = wait_for_usage(&mut child);
+            let log = log.join().expect("it reads");
+            is_over.store(true, Ordering::Relaxed);
+            for one in chat {
+                one.join().expect("it ends");
+            }
+            assert!(is_done, "{log}");
+            let outcome = log.rsplit_once("reason=").map_or(log.as_str(), |(_, reason)| reason).trim();
             let (due, _stream) = last.join().expect("it ends");
             let due = due.max(started + 5 * second);
             let took = ended - started;
@@ -249,6 +272,7 @@ fn measure(number: usize) {
                 (ended.saturating_duration_since(due)).as_secs_f64() * 1000.0,
             );
             assert!(ended >= due, "{case}: too soon");
+            assert!(source == "proc" || number > 20_000 || share <= 2.0, "{case}: more than 2 % of a core");
         }
     }
     for mut helper in helpers {
@@ -257,14 +281,39 @@ fn measure(number: usize) {
     }
 }
 
-/// Waits for the child and gives its processor time.
-fn wait_for_usage(child: &mut Child) -> Duration {
+/// Asks every 200 to 400 ms on one connection.
+fn chat(address: SocketAddr, number: u64, is_over: &AtomicBool) {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    for round in number.. {
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+        stream.write_all(&[0, b'k']).expect("it reads");
+        stream.read_exact(&mut [0]).expect("it answers");
+        thread::sleep(Duration::from_millis(200 + (round * 77 + number * 31) % 200));
+    }
+}
+
+/// The drain and what it writes.
+fn start_drain(command: &mut Command) -> (Child, thread::JoinHandle<String>) {
+    let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut pipe = child.stderr.take().expect("it is piped");
+    let log = thread::spawn(move || {
+        let mut text = String::new();
+        let _ = pipe.read_to_string(&mut text);
+        text
+    });
+    (child, log)
+}
+
+/// Waits for the child and gives its processor time, and whether it succeeded.
+fn wait_for_usage(child: &mut Child) -> (Duration, bool) {
     // SAFETY: the child has not been waited for; the two places are ours.
-    let usage = unsafe {
+    let (usage, status) = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         let mut status = 0;
         libc::wait4(child.id().cast_signed(), &raw mut status, 0, &raw mut usage);
-        usage
+        (usage, status)
     };
     let time = |value: libc::timeval| {
         Duration::from_secs(value.tv_sec.unsigned_abs()) + Duration::from_micros(value.tv_usec.unsigned_abs())
@@ -272,5 +321,5 @@ fn wait_for_usage(child: &mut Child) -> Duration {
     if env::var_os("BOATHOOK_BENCH_SPLIT").is_some() {
         println!("user {:?}, system {:?}", time(usage.ru_utime), time(usage.ru_stime));
     }
-    time(usage.ru_utime) + time(usage.ru_stime)
+    (time(usage.ru_utime) + time(usage.ru_stime), status == 0)
 }

@@ -57,7 +57,7 @@ pub struct Rules {
     pub quiet_min: Duration,
     /// As many connections may be in flight at the end.
     pub threshold: usize,
-    /// A connection on which the server spoke last is idle after this stillness.
+    /// A connection on which the server spoke last is idle after this stillness; one that takes turns sooner.
     pub idle_after: Duration,
     /// Where nobody can see who spoke last, a connection is idle after this stillness.
     pub longest_request: Duration,
@@ -172,6 +172,11 @@ impl Known {
         let took = spoke.since_received.saturating_sub(spoke.since_sent);
         let needed = took.max(self.longest_pause.saturating_mul(2)).max(spoke.round_trip.saturating_mul(2));
         needed.max(QUICK).min(rules.idle_after)
+    }
+
+    /// Whether it could be idle for its habits alone.
+    fn is_quick(&self, rules: &Rules, spoke: &Spoke) -> bool {
+        self.takes_turns && spoke.since_received.min(spoke.since_sent) < rules.idle_after
     }
 }
 
@@ -305,8 +310,10 @@ pub struct Engine {
     /// What earlier looks told; the second is being written by a survey.
     known: HashMap<u64, Known>,
     known_next: HashMap<u64, Known>,
-    /// A holder was released after the last survey; the others may have moved since.
+    /// A holder was released after the last survey…
     has_released: bool,
+    /// …and a connection was taken for idle for its habits: such a one may have moved again within [`FRESH`].
+    relies_on_habits: bool,
 }
 
 impl Engine {
@@ -324,6 +331,7 @@ impl Engine {
             known: HashMap::new(),
             known_next: HashMap::new(),
             has_released: false,
+            relies_on_habits: false,
         }
     }
 
@@ -372,6 +380,7 @@ impl Engine {
         self.still_next.clear();
         self.known_next.clear();
         self.has_released = false;
+        self.relies_on_habits = false;
     }
 
     pub fn observe(&mut self, at: Moment, connection: Connection) {
@@ -397,6 +406,7 @@ impl Engine {
         let key = connection.key();
         let known = Known::look(self.known.get(&key), at, spoke);
         let standing = judge(&self.rules, connection, still, &known);
+        self.relies_on_habits |= standing == Standing::Idle && known.is_quick(&self.rules, spoke);
         if self.known_next.len() < MOST_REMEMBERED || !is_idle(standing) {
             self.known_next.insert(key, known);
         }
@@ -435,6 +445,8 @@ impl Engine {
         let standing = found.map(|connection| {
             let known = connection.spoke.map(|spoke| Known::look(self.known.get(&key), at, &spoke)).unwrap_or_default();
             let standing = judge(&self.rules, &connection, at.saturating_sub(since), &known);
+            self.relies_on_habits |=
+                standing == Standing::Idle && connection.spoke.is_some_and(|spoke| known.is_quick(&self.rules, &spoke));
             self.known.insert(key, known);
             holder.connection = connection;
             standing
@@ -473,7 +485,9 @@ impl Engine {
         }
         match self.surveyed {
             Some(_) if self.holders.len() > self.rules.threshold => wait(Need::Recheck, self.first_release()),
-            Some(surveyed) if at.saturating_sub(surveyed) <= FRESH && !self.has_released => Decision::Done,
+            Some(surveyed) if at.saturating_sub(surveyed) <= FRESH && !(self.has_released && self.relies_on_habits) => {
+                Decision::Done
+            }
             _ => wait(Need::Survey, Some(at)),
         }
     }

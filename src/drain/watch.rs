@@ -466,7 +466,8 @@ impl Watch {
     /// Takes the first look and the first census, when new connections and the talk on the old ones begin to matter.
     async fn get_acquainted(&mut self) -> io::Result<()> {
         self.is_acquainted = true;
-        let tells_habits = matches!(self.eyes, Eyes::Diag(_));
+        // Among very many connections habits are learnt when the time has come: each look at all of them is dear.
+        let tells_habits = matches!(self.eyes, Eyes::Diag(_)) && self.lead.is_zero();
         let width = match (self.can_tell_apart(), tells_habits) {
             (true, true) => Width::All,
             (true, false) if self.ignored.is_empty() => Width::Others,

@@ -48,7 +48,8 @@ pub struct Typed {
     #[arg(long, value_name = "PEER", value_delimiter = ',')]
     #[serde(deserialize_with = "one_or_more")]
     ignore_peers: Vec<Peer>,
-    /// A connection on which the server spoke last is idle when nothing has moved for this long [default: 1s]
+    /// A connection on which the server spoke last is idle when nothing has moved for this long, or sooner where
+    /// client and server are seen to take turns [default: 1s]
     #[arg(long, value_name = "DURATION")]
     idle_after: Option<Span>,
     /// Where nobody can see who spoke last (source `proc`), a connection is idle after this long [default: 10s]
