@@ -67,6 +67,7 @@ pub struct Start {
     environment: Vec<(String, String)>,
     log_size: Option<usize>,
     prefix: Vec<String>,
+    binary: Option<PathBuf>,
     piped: bool,
     files: Vec<(&'static str, &'static str)>,
 }
@@ -106,6 +107,12 @@ impl Start {
         self
     }
 
+    /// Another binary than the one that cargo built.
+    pub fn binary(mut self, path: &Path) -> Self {
+        self.binary = Some(path.into());
+        self
+    }
+
     /// The main process's stdin and stdout are the test's.
     pub fn piped(mut self) -> Self {
         self.piped = true;
@@ -129,10 +136,12 @@ impl Start {
             words.extend([script, "sh".into()]);
         }
         words.extend(self.prefix);
-        words.extend([binary(), "--config", &config.display().to_string(), "run", "--"].map(String::from));
+        let binary = self.binary.map_or_else(|| binary().to_owned(), |path| path.display().to_string());
+        words.extend([&binary, "--config", &config.display().to_string(), "run", "--"].map(String::from));
         words.extend(self.main);
+        let socket = socket_name();
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).env("BOATHOOK_SOCKET", socket_name()).envs(self.environment);
+        command.args(&words[1..]).env("BOATHOOK_SOCKET", &socket).envs(self.environment);
         command.stdin(self.before.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null()).stderr(Stdio::piped());
         if self.piped {
             command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -149,6 +158,7 @@ impl Start {
             child,
             address: None,
             main: 0,
+            socket,
             log: Arc::clone(&log),
             stdin,
             stdout,
@@ -175,6 +185,12 @@ impl Start {
         }
         agent.address = agent.wait_for_field("listening", "address").parse().ok();
         agent.main = agent.wait_for_field("main process started", "pid").parse().expect("a pid");
+        if let Some(inner) = descendants(agent.pid).into_iter().find(|pid| is_boathook(*pid)) {
+            // In a PID namespace: what it calls its main process has another number here.
+            agent.pid = inner;
+            agent.main =
+                descendants(inner).first().copied().unwrap_or_else(|| panic!("no main process: {}", agent.log()));
+        }
         agent
     }
 }
@@ -213,6 +229,8 @@ fn find_field(text: &str, message: &str, field: &str) -> Option<String> {
 pub struct Agent {
     pub pid: i32,
     pub main: i32,
+    /// The name of its control socket.
+    pub socket: String,
     pub child: Child,
     pub stdin: Option<ChildStdin>,
     pub stdout: Option<ChildStdout>,
@@ -295,6 +313,10 @@ impl Drop for Agent {
 
 fn is_gone(pid: i32) -> bool {
     find::read_stat(pid).is_none()
+}
+
+fn is_boathook(pid: i32) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path.ends_with("boathook"))
 }
 
 /// All that descends from a process, without it.
