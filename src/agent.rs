@@ -7,7 +7,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -54,6 +57,8 @@ pub struct Agent {
     own_traffic: OwnTraffic,
     state: Mutex<State>,
     phase: watch::Sender<Phase>,
+    /// Something happened; see [`Agent::rest_when_idle`].
+    stirred: Notify,
     born: Instant,
 }
 
@@ -83,6 +88,9 @@ pub struct Counts {
     pub refused: u64,
 }
 
+/// A probe is answered in a millisecond; whatever belongs together follows sooner than this.
+const REST: Duration = Duration::from_millis(200);
+
 /// Undone runs that are kept for `report`.
 const MOST_PAST: usize = 4;
 
@@ -108,6 +116,7 @@ impl Agent {
                 before_stop: phase,
             }),
             phase: watch::Sender::new(phase),
+            stirred: Notify::new(),
             born: Instant::now(),
         })
     }
@@ -135,6 +144,7 @@ impl Agent {
             }
             may
         });
+        self.stir();
         moved
     }
 
@@ -248,7 +258,7 @@ impl Agent {
             info!(hook = hook.name(), trigger, deadline = %show(config.deadline), steps = config.steps.len(), "hook started");
         }
         let agent = Arc::clone(self);
-        tokio::spawn(async move {
+        crate::task::spawn(async move {
             runner::run_hook(hook, agent.config.hook(hook), which, &live, &tools, urged).await;
             agent.finish(hook, which, &live, &done);
         });
@@ -259,13 +269,14 @@ impl Agent {
     fn finish(self: &Arc<Self>, hook: Hook, which: Which, live: &Live, done: &watch::Sender<Option<Arc<HookReport>>>) {
         let report = Arc::new(live.snapshot());
         let line = report.line();
+        let took = show(Duration::from_secs_f64(report.took.unwrap_or_default()));
         if report.has_succeeded() {
             if !report.steps.is_empty() {
-                info!(hook = hook.name(), outcome = report.outcome.name(), took = report.took, "hook ended");
+                info!(hook = hook.name(), outcome = report.outcome.name(), %took, "hook ended");
             }
             self.state().counts.succeeded[hook as usize] += 1;
         } else {
-            warn!(hook = hook.name(), outcome = report.outcome.name(), took = report.took, reason = %report.reason, "hook ended");
+            warn!(hook = hook.name(), outcome = report.outcome.name(), %took, reason = report.reason, "hook ended");
             if report.outcome != Outcome::GivenUp {
                 self.state().counts.failed[hook as usize] += 1;
                 termination::write(&self.config.log.termination_message, &line);
@@ -284,6 +295,7 @@ impl Agent {
             _ => {}
         }
         done.send_replace(Some(report));
+        self.stir();
     }
 
     /// Undoes a pre-stop that no stop signal follows: somebody called it by hand.
@@ -291,7 +303,7 @@ impl Agent {
         let agent = Arc::clone(self);
         let mut phase = self.watch_phase();
         let until = self.stop_began().unwrap_or_else(Instant::now) + self.config.undrain_after;
-        tokio::spawn(async move {
+        crate::task::spawn(async move {
             let left = phase.wait_for(|phase| *phase != Phase::Drained);
             if tokio::time::timeout_at(until, left).await.is_ok() {
                 return;
@@ -323,6 +335,23 @@ impl Agent {
                 agent.join(Hook::PostStart, "pre-stop undone", Which::All);
             }
         });
+    }
+
+    /// Somebody asked something, or something happened.
+    pub fn stir(&self) {
+        self.stirred.notify_one();
+    }
+
+    /// Gives the program's pages back whenever nothing has happened for a moment. While nothing happens at all, nothing
+    /// wakes this up.
+    pub async fn rest_when_idle(&self) {
+        loop {
+            self.stirred.notified().await;
+            while tokio::time::timeout(REST, self.stirred.notified()).await.is_ok() {}
+            if !Hook::ALL.into_iter().any(|hook| self.is_running(hook)) {
+                crate::sys::memory::release_program();
+            }
+        }
     }
 
     /// Why the agent is not ready, if it is not.

@@ -133,7 +133,12 @@ pub async fn one_hook(config: Config, hook: Hook, lock: control::Lock) -> Result
         // A sender that is gone means stop as well.
         let _ = stopped.await;
     };
-    let served = tokio::spawn(control::serve(lock, until_stopped, Arc::new(Door(Arc::clone(&agent)))));
+    let door = Arc::new(Door(Arc::clone(&agent)));
+    let served = crate::task::spawn(async move {
+        if let Err(error) = control::serve(lock, until_stopped, door).await {
+            tracing::warn!(%error, "the control socket is not served: nobody can join this hook");
+        }
+    });
     let name = match hook {
         Hook::PostStart => "boathook started",
         _ => "boathook shutdown",

@@ -125,6 +125,25 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// `wait` once had an option of the same name as one that all steps share, and `step wait` ended in a panic.
+    #[test]
+    fn every_step_parses_by_hand() {
+        for words in [
+            "sleep 1s",
+            "exec -- true",
+            "http http://127.0.0.1/",
+            "signal --signal QUIT --pid-file /run/x.pid --wait",
+            "signal --process nginx",
+            "wait --tcp 127.0.0.1:1 --try-timeout 1s --attempt-timeout 2s",
+            "file --touch /tmp/x",
+            "drain --port 8080",
+            "drain --metric http://127.0.0.1:9090/metrics --name in_flight --at-most 0",
+        ] {
+            let line = ["boathook", "step"].into_iter().chain(words.split(' '));
+            Cli::try_parse_from(line).expect(words);
+        }
+    }
+
     #[test]
     fn every_subcommand_shows_an_example() {
         fn check(command: &clap::Command, path: &str) {

@@ -19,6 +19,7 @@ pub struct Door(pub Arc<Agent>);
 impl server::Agent for Door {
     async fn trigger(&self, hook: Trigger, by: &Caller) -> HookAnswer {
         let agent = &self.0;
+        agent.stir();
         let trigger = by.to_string();
         match hook {
             Trigger::Started => started(agent, &trigger).await,
@@ -27,23 +28,28 @@ impl server::Agent for Door {
     }
 
     fn is_ready(&self) -> Result<(), String> {
+        self.0.stir();
         self.0.readiness()
     }
 
     /// Whoever gets an answer at all has it from the one thread that does everything: if that is stuck, nobody answers.
     fn is_live(&self) -> bool {
+        self.0.stir();
         true
     }
 
     fn status_json(&self) -> String {
+        self.0.stir();
         status::status_json(&self.0)
     }
 
     fn report_json(&self) -> String {
+        self.0.stir();
         status::report_json(&self.0)
     }
 
     fn metrics(&self) -> String {
+        self.0.stir();
         status::metrics(&self.0)
     }
 

@@ -23,6 +23,7 @@
 //! | [`process`] | the reaper, the main process, what steps start, signals |
 //! | [`check`], [`install`] | two subcommands of their own |
 //! | [`exit`], [`fatal`] | the table of exit codes, and errors that end a command |
+//! | [`task`] | background work, handed to the runtime in one form |
 //! | [`sys`] | the kernel's interfaces that need care |
 
 pub mod agent;
@@ -56,5 +57,6 @@ pub mod service;
 pub mod status;
 pub mod step;
 pub mod sys;
+pub mod task;
 pub mod termination;
 pub mod value;

@@ -143,6 +143,11 @@ fn write_line(text: &str) {
     }
 }
 
+/// How many bytes at the end of a piece may be the beginning of a secret that goes on in the next.
+pub fn held_back(piece: &[u8]) -> usize {
+    SECRETS.get().map_or(0, |secrets| secrets.held_back(piece))
+}
+
 /// Gathers what one event writes and passes it on as one line.
 struct Lines;
 

@@ -17,6 +17,7 @@ use crate::{
     process::Processes,
     server,
     step::OwnTraffic,
+    task,
 };
 
 /// An agent with its doors open.
@@ -47,6 +48,8 @@ impl Service {
         let mut rights = config.server.rights.clone();
         rights.listener_is_loopback = address.is_some_and(|address| address.ip().is_loopback());
         let agent = Agent::new(config, mode, processes.clone(), own_traffic.clone());
+        let resting = Arc::clone(&agent);
+        task::spawn(async move { resting.rest_when_idle().await });
         let (stop, stopped) = watch::channel(false);
         let until_stopped = || {
             let mut stopped = stopped.clone();
@@ -61,11 +64,11 @@ impl Service {
             let bound = address.map(|address| address.to_string()).unwrap_or_default();
             info!(address = %bound, hooks = %check::describe_rights(&agent.config), "listening");
             let door = Arc::new(Door(Arc::clone(&agent)));
-            doors.push(tokio::spawn(server::serve(listener, until_stopped(), door, rights, own_traffic)));
+            doors.push(task::spawn(server::serve(listener, until_stopped(), door, rights, own_traffic)));
         }
         if let Some(lock) = lock {
             let (door, stop) = (Arc::new(Door(Arc::clone(&agent))), until_stopped());
-            doors.push(tokio::spawn(async move {
+            doors.push(task::spawn(async move {
                 if let Err(error) = control::serve(lock, stop, door).await {
                     warn!(%error, "the control socket is not served: exec hooks will not find this agent");
                 }

@@ -1,12 +1,14 @@
 //! What people and machines see of the agent: `/status` and `boathook status`, the reports, and `/metrics`. Reads the
 //! agent and changes nothing. Nothing secret is in it: reasons are redacted where they are made.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     agent::Agent,
+    duration::show,
     hook::{Hook, Phase},
     log,
     report::{HookReport, Outcome, round, to_json},
@@ -46,7 +48,13 @@ pub fn status_json(agent: &Agent) -> String {
         uptime: round(agent.uptime().as_secs_f64()),
         main_process: agent.main_process(),
         config: agent.config.file.as_deref(),
-        listen: agent.config.server.listen.map(|listen| listen.to_string()),
+        listen: agent.config.server.listen.map(|mut listen| {
+            // Port 0 in the configuration means whichever is free: what was bound is what helps.
+            if let Some(port) = agent.own_traffic().ports.first() {
+                listen.set_port(*port);
+            }
+            listen.to_string()
+        }),
         grace_period: agent.config.grace.period.as_secs_f64(),
         pre_stop_deadline: agent.config.hook(Hook::PreStop).deadline.as_secs_f64(),
         log_lines_dropped: log::dropped(),
@@ -130,106 +138,77 @@ fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Seen {
-    version: String,
-    mode: String,
-    phase: String,
-    ready: bool,
-    not_ready_because: Option<String>,
-    uptime: f64,
-    main_process: Option<i32>,
-    listen: Option<String>,
-    hooks: Vec<SeenHook>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct SeenHook {
-    hook: String,
-    outcome: String,
-    trigger: String,
-    #[serde(default)]
-    reason: String,
-    took: Option<f64>,
-    deadline: f64,
-    steps: Vec<SeenStep>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct SeenStep {
-    name: String,
-    kind: String,
-    outcome: String,
-    took: Option<f64>,
-    #[serde(default)]
-    reason: String,
-}
-
 /// `/status` as text for people; the JSON itself when it cannot be read.
 pub fn status_for_people(json: &str) -> String {
-    let Ok(seen) = serde_json::from_str::<Seen>(json) else { return format!("{json}\n") };
+    let Some(seen) = read(json).filter(|seen| seen["phase"].is_string()) else { return format!("{json}\n") };
     let mut text = String::new();
-    let ready = match (seen.ready, &seen.not_ready_because) {
-        (true, _) => "ready".to_owned(),
-        (false, None) => "not ready".to_owned(),
-        (false, Some(why)) => format!("not ready: {why}"),
+    let ready = match (&seen["ready"], word(&seen["not-ready-because"])) {
+        (Value::Bool(true), _) => "ready".to_owned(),
+        (_, "") => "not ready".to_owned(),
+        (_, why) => format!("not ready: {why}"),
     };
-    let _ = writeln!(text, "phase     {} ({ready})", seen.phase);
-    let _ = writeln!(text, "agent     boathook {} {}, up {:.0}s", seen.version, seen.mode, seen.uptime);
-    if let Some(pid) = seen.main_process {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "phase     {} ({ready})", word(&seen["phase"]));
+    let up = show_seconds(&seen["uptime"]).unwrap_or_default();
+    let _ = writeln!(text, "agent     boathook {} {}, up {up}", word(&seen["version"]), word(&seen["mode"]));
+    if let Some(pid) = seen["main-process"].as_i64() {
         let _ = writeln!(text, "main      pid {pid}");
     }
-    if let Some(listen) = seen.listen {
+    if let Some(listen) = seen["listen"].as_str() {
         let _ = writeln!(text, "listen    {listen}");
     }
-    for hook in &seen.hooks {
-        write_hook(&mut text, hook);
-    }
+    write_hooks(&mut text, &seen["hooks"]);
     text
 }
 
-/// `/report` as text for people.
+/// `/report` as text for people; the JSON itself when it cannot be read.
 pub fn report_for_people(json: &str) -> String {
-    let Ok(hooks) = serde_json::from_str::<Vec<SeenHook>>(json) else { return format!("{json}\n") };
+    let Some(hooks) = read(json).filter(Value::is_array) else { return format!("{json}\n") };
     let mut text = String::new();
-    for hook in &hooks {
-        write_hook(&mut text, hook);
-    }
-    if hooks.is_empty() {
+    write_hooks(&mut text, &hooks);
+    if text.is_empty() {
         text.push_str("no hook has run yet\n");
     }
     text
 }
 
-/// One hook's answer as text for people: its first line is the reason.
+/// One hook's answer as one line for people.
 pub fn answer_for_people(json: &str) -> String {
-    let Ok(hook) = serde_json::from_str::<SeenHook>(json) else { return json.to_owned() };
-    let reason = if hook.reason.is_empty() { String::new() } else { format!(": {}", hook.reason) };
-    format!("{} {}{}{reason}", hook.hook, hook.outcome, seconds(" after ", hook.took))
+    let Some(hook) = read(json).filter(|hook| hook["hook"].is_string()) else { return json.to_owned() };
+    let took = show_seconds(&hook["took"]).map(|took| format!(" after {took}")).unwrap_or_default();
+    format!("{} {}{took}{}", word(&hook["hook"]), word(&hook["outcome"]), after_colon(&hook["reason"]))
 }
 
-fn seconds(before: &str, took: Option<f64>) -> String {
-    took.map(|took| format!("{before}{}", crate::duration::show(std::time::Duration::from_secs_f64(took.max(0.0)))))
-        .unwrap_or_default()
+fn read(json: &str) -> Option<Value> {
+    serde_json::from_str(json).ok()
 }
 
-fn write_hook(text: &mut String, hook: &SeenHook) {
-    let reason = if hook.reason.is_empty() { String::new() } else { format!(": {}", hook.reason) };
-    let deadline = crate::duration::show(std::time::Duration::from_secs_f64(hook.deadline.max(0.0)));
-    let _ = writeln!(
-        text,
-        "\n{} {}{} of {deadline}, by {}{reason}",
-        hook.hook,
-        hook.outcome,
-        seconds(" ", hook.took),
-        hook.trigger
-    );
-    for step in &hook.steps {
-        let took = seconds("", step.took);
-        let _ = writeln!(text, "  {:<10} {took:>7}  {} ({})  {}", step.outcome, step.name, step.kind, step.reason);
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn after_colon(reason: &Value) -> String {
+    match word(reason) {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    }
+}
+
+fn show_seconds(value: &Value) -> Option<String> {
+    value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).map(show)
+}
+
+fn write_hooks(text: &mut String, hooks: &Value) {
+    for hook in hooks.as_array().into_iter().flatten() {
+        let took = show_seconds(&hook["took"]).map(|took| format!(" {took}")).unwrap_or_default();
+        let deadline = show_seconds(&hook["deadline"]).unwrap_or_default();
+        let (name, outcome, trigger) = (word(&hook["hook"]), word(&hook["outcome"]), word(&hook["trigger"]));
+        let _ = writeln!(text, "\n{name} {outcome}{took} of {deadline}, by {trigger}{}", after_colon(&hook["reason"]));
+        for step in hook["steps"].as_array().into_iter().flatten() {
+            let took = show_seconds(&step["took"]).unwrap_or_default();
+            let (outcome, name, kind) = (word(&step["outcome"]), word(&step["name"]), word(&step["kind"]));
+            let _ = writeln!(text, "  {outcome:<10} {took:>7}  {name} ({kind})  {}", word(&step["reason"]));
+        }
     }
 }
 

@@ -250,7 +250,7 @@ async fn bad_input_is_refused_with_all_its_problems() {
         (
             "{ url = 'http://a', methd = 'GET' }",
             &[
-                "unknown key `methd`; the keys are url, succeed, retry, skip, method, headers, body, body-file, bearer, bearer-file, basic, cert-file, key-file, ca-file, insecure, server-name, follow-redirects, unix-socket",
+                "unknown field `methd`, expected one of `url`, `succeed`, `retry`, `skip`, `method`, `headers`, `body`, `body-file`, `bearer`, `bearer-file`, `basic`, `cert-file`, `key-file`, `ca-file`, `insecure`, `server-name`, `follow-redirects`, `unix-socket`",
             ],
         ),
         (
@@ -466,12 +466,12 @@ async fn a_try_that_hangs_does_not_eat_the_step() {
         }
     })
     .await;
-    let step = format!("step = {{ http = 'http://{a}/', attempt-timeout = '100ms', interval = '20ms' }}");
+    let step = format!("step = {{ http = 'http://{a}/', try-timeout = '100ms', interval = '20ms' }}");
     let outcome = run::<Wait>(&step, SOON).await;
     assert!(matches!(&outcome, Ok(End::Done(text)) if text.ends_with(", 3 tries")), "{outcome:?}");
 
     tries.store(0, Ordering::Relaxed);
-    let step = format!("step = {{ http = 'http://{a}/', attempt-timeout = '100ms', interval = '20s' }}");
+    let step = format!("step = {{ http = 'http://{a}/', try-timeout = '100ms', interval = '20s' }}");
     let outcome = run::<Wait>(&step, CUT).await;
     assert_eq!(outcome, Err(format!("http://{a}/: connected, no answer yet within 100ms, 1 try")));
 }
@@ -503,11 +503,11 @@ async fn waiting_for_nonsense_is_refused() {
         ("{ tcp = 'a' }", &["f: tcp: `a` has no port\n  help: write \"host:port\""]),
         ("{ tcp = 'a:x' }", &["f: tcp: `x` is not a port between 1 and 65535\n  help: write \"host:port\""]),
         (
-            "{ tcp = 'a:1', contains = 'x', interval = '1ms', attempt-timeout = '0s', consecutive = 0 }",
+            "{ tcp = 'a:1', contains = 'x', interval = '1ms', try-timeout = '0s', consecutive = 0 }",
             &[
                 "f: contains: it belongs to `file`, which is not given",
                 "f: interval: 1ms is shorter than 10ms",
-                "f: attempt-timeout: in no time nothing can be tried",
+                "f: try-timeout: in no time nothing can be tried",
                 "f: consecutive: it must be at least 1",
             ],
         ),

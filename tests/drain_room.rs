@@ -78,7 +78,8 @@ fn raise_loopback() {
     }
 }
 
-/// Answers each line `N` after N milliseconds; closes after a line `N close`.
+/// Answers each line `N` after N milliseconds; closes after a line `N close`; at `N stream` the first byte of the
+/// answer comes at once.
 async fn serve(listener: TcpListener) {
     while let Ok((mut stream, _)) = listener.accept().await {
         tokio::spawn(async move {
@@ -93,10 +94,13 @@ async fn serve(listener: TcpListener) {
                     let text = String::from_utf8_lossy(&request).into_owned();
                     let mut words = text.split_whitespace();
                     let millis = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+                    let manner = words.next();
+                    let first = usize::from(manner == Some("stream"));
+                    let _ = stream.write_all(&b"done\n"[..first]).await;
                     if millis > 0 {
                         sleep(ms(millis)).await;
                     }
-                    if stream.write_all(b"done\n").await.is_err() || words.next() == Some("close") {
+                    if stream.write_all(&b"done\n"[first..]).await.is_err() || manner == Some("close") {
                         return;
                     }
                     request.clear();
@@ -190,7 +194,7 @@ async fn run(toml: &str) -> (String, Duration) {
 
 async fn run_without(toml: &str, rule: impl FnOnce(&mut Rules) -> &mut Rule) -> Duration {
     let mut drain = drain(toml);
-    *rule(drain.rules_mut()) = Rule::Off;
+    *rule(drain.rules_mut().expect("a drain by connections")) = Rule::Off;
     run_with(&drain, &context()).await.1
 }
 
@@ -281,6 +285,49 @@ fn a_quick_answer_is_known_to_be_one() {
         }
         let took = took.await.expect("it ends");
         assert!(took < ms(2000), "{took:?}");
+    });
+}
+
+/// Asks on one connection for ever, with a pause that differs each time.
+async fn chat(server: SocketAddr, number: u64, requests: [&'static str; 4], pause: std::ops::Range<u64>) {
+    let mut client = Client::connect(server).await;
+    let _ = client.0.set_nodelay(true);
+    for round in number.. {
+        client.ask(requests[usize::try_from(round % 4).expect("small")]).await;
+        sleep(ms(pause.start + (round * 7 + number * 13) * 11 % (pause.end - pause.start))).await;
+    }
+}
+
+#[test]
+fn chatty_keep_alive_clients_do_not_hold_it() {
+    isolated("chatty_keep_alive_clients_do_not_hold_it", || async {
+        // Answers within a tick and some ticks later, so that their order is hard and easy to see.
+        for requests in [["0\n"; 4], ["8\n"; 4], ["0\n", "3\n", "15\n", "1\n"]] {
+            let server = start_server("127.0.0.1:0").await;
+            let chats: Vec<_> = (0..16).map(|number| tokio::spawn(chat(server, number, requests, 200..400))).collect();
+            sleep(ms(500)).await;
+            let toml = format!("settle = '1500ms'\nquiet-min = '1s'\nports = [{}]", server.port());
+            let (text, took) = run(&toml).await;
+            // Sixteen have to pause at once, which happens several times a second.
+            assert!(took < ms(5000), "{took:?}");
+            assert!(text.contains("16 idle keep-alive connections left"), "{text}");
+            chats.iter().for_each(tokio::task::JoinHandle::abort);
+        }
+    });
+}
+
+#[test]
+fn answers_in_pieces_hold_it_however_often_they_come() {
+    isolated("answers_in_pieces_hold_it_however_often_they_come", || async {
+        let server = start_server("127.0.0.1:0").await;
+        let talk = tokio::spawn(chat(server, 0, ["300 stream\n"; 4], 100..150));
+        sleep(ms(500)).await;
+        let toml = format!("settle = '1500ms'\nquiet-min = '1s'\nports = [{}]", server.port());
+        let context = context();
+        let ended = timeout(ms(4000), drain(&toml).run(&context)).await;
+        assert!(ended.is_err(), "in the middle of an answer: {ended:?}");
+        assert!(context.progress.now().starts_with("1 "), "{}", context.progress.now());
+        talk.abort();
     });
 }
 

@@ -379,7 +379,7 @@ fn signals_go_where_they_should() {
     let fifo = dir.path().join("fifo").display().to_string();
     assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
     for (file, why) in [
-        (fifo, "not a regular file"),
+        (fifo, "it is a FIFO, not a regular file"),
         (write("garbage", "not a pid"), "`not` is not a pid"),
         (write("negative", "-1"), "`-1` is not a pid"),
         (write("zero", "0"), "`0` is not a pid"),

@@ -260,9 +260,17 @@ async fn keep_probing(pod: Pod, port: u16, path: &'static str, diary: Diary) {
 fn copy_log(pipe: Box<dyn Read + Send>, diary: Diary) {
     thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            diary.note("boathook", line);
+            diary.note("boathook", without_time(&line));
         }
     });
+}
+
+/// The diary has its own clock, so the time that a log line begins with is left out.
+fn without_time(line: &str) -> &str {
+    match line.split_once(' ') {
+        Some((first, rest)) if first.ends_with('Z') && first.contains('T') => rest.trim_start(),
+        _ => line,
+    }
 }
 
 fn log_text(diary: &Diary) -> String {

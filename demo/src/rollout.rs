@@ -19,6 +19,8 @@ use crate::{
 const LOAD_BEFORE: Duration = Duration::from_secs(3);
 /// Load after the old pod is gone and forgotten.
 const LOAD_AFTER: Duration = Duration::from_secs(1);
+/// A machine that is busy with something else may start a process later than the kubelet's 10 ms.
+const START_ATTEMPTS: u32 = 5;
 
 /// What is done about the stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,10 +97,19 @@ pub async fn run(practice: Practice, boathook: &Path, isolation: Isolation, dela
         // socket), so where pods share those the new pod, which is not stopped, does without.
         let is_alone = number == 0 || isolation == Isolation::OwnNetwork;
         let practice = if is_alone { practice } else { Practice::NoHook };
-        let command = container_command(practice, boathook, &folder, &pod, &token)?;
         // Only the old pod's story is told.
         let diary = if number == 0 { diary.clone() } else { Diary::default() };
-        let container: Container = kubelet::start(pod.clone(), command, practice.pre_stop(), &token, diary).await?;
+        let mut attempt = 1;
+        let container: Container = loop {
+            let command = container_command(practice, boathook, &folder, &pod, &token)?;
+            match kubelet::start(pod.clone(), command, practice.pre_stop(), &token, diary.clone()).await {
+                Ok(container) => break container,
+                // The kubelet kills and restarts a container whose post-start hook fails.
+                Err(why) if attempt < START_ATTEMPTS => println!("container restarted: {}", why.trim_end()),
+                Err(why) => return Err(why),
+            }
+            attempt += 1;
+        };
         containers.push((pod, container));
     }
     let [(old_pod, old), (new_pod, new)] =

@@ -77,7 +77,7 @@ mod tests {
         let shown = |name: &str| at(name).display().to_string();
         assert_eq!(read_line(&at("absent")), Err(format!("{}: no such file or directory", shown("absent"))));
         std::fs::create_dir(at("folder")).expect("a folder");
-        assert_eq!(read_line(&at("folder")), Err(format!("{}: it is a folder, not a file", shown("folder"))));
+        assert_eq!(read_line(&at("folder")), Err(format!("{}: it is a folder, not a regular file", shown("folder"))));
         rustix::fs::mknodat(
             rustix::fs::CWD,
             at("fifo"),
@@ -86,7 +86,7 @@ mod tests {
             0,
         )
         .expect("a FIFO");
-        assert_eq!(read_line(&at("fifo")), Err(format!("{}: it is not a regular file", shown("fifo"))));
+        assert_eq!(read_line(&at("fifo")), Err(format!("{}: it is a FIFO, not a regular file", shown("fifo"))));
         for (text, outcome) in
             [("s3cret\n", Ok("s3cret")), ("\n", Err("it is empty")), ("a\nb\n", Err("it has more than one line"))]
         {

@@ -65,6 +65,35 @@ impl WantOptions {
     }
 }
 
+/// What the TOML has in the table of a metric, as options of the command line; the URL is the value of `--metric`.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
+pub struct MetricOptions {
+    /// Where the value stands in a JSON answer (`/a/b` or `a.b`).
+    #[arg(long, value_name = "POINTER")]
+    pub pointer: Option<String>,
+    /// With `metric`: the name of the Prometheus metric.
+    #[arg(long = "name", value_name = "NAME")]
+    pub metric_name: Option<String>,
+    /// With `metric`: a label of the Prometheus metric.
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub labels: Vec<Label>,
+    #[command(flatten)]
+    pub want: WantOptions,
+    #[command(flatten)]
+    pub request: Options,
+}
+
+impl MetricOptions {
+    /// Either place is empty: the table is the file's, the options are the command line's.
+    pub fn complete(self, metric: MetricTyped) -> MetricTyped {
+        if self == Self::default() {
+            return metric;
+        }
+        let Self { pointer, metric_name, labels, want, request } = self;
+        MetricTyped { url: metric.url, name: metric_name, labels, pointer, want, request }
+    }
+}
+
 /// A label that a sample must carry, `NAME=VALUE` on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label(pub String, pub String);

@@ -302,7 +302,7 @@ impl Request {
         let needs_disk =
             matches!(self.body, Body::File(_)) || matches!(self.login, Login::BearerFile(_) | Login::BasicFile(..));
         let loaded: Result<_, String> = if needs_disk {
-            tokio::task::spawn_blocking(read).await.map_err(|error| may_pass(error.to_string()))?
+            crate::task::blocking(read).await.map_err(|error| may_pass(error.to_string()))?
         } else {
             read()
         };
@@ -591,6 +591,14 @@ fn mean_tls(options: tls::Options, url: Option<&Url>, scope: &mut Scope<'_>) -> 
         && !tls::is_server_name(name)
     {
         scope.problem("server-name", format!("`{}` is not a host name or address", name.escape_default()), None);
+    }
+    // Each by itself first: what they hold is only looked at together, and ends at the first that is wrong.
+    for (key, file) in
+        [("ca-file", &options.ca_file), ("cert-file", &options.cert_file), ("key-file", &options.key_file)]
+    {
+        if let Some(Err(why)) = file.as_deref().map(|file| files::read(file, files::LARGEST_SECRET)) {
+            scope.problem(key, why, Some("the file must be there and readable when boathook starts".into()));
+        }
     }
     let uses =
         url.is_some_and(|url| url.scheme == Scheme::Https) || options.ca_file.is_some() || options.cert_file.is_some();

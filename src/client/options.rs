@@ -88,7 +88,9 @@ impl Options {
 /// The error for a key that a table does not know.
 pub fn unknown_key<'de, A: MapAccess<'de>>(key: &str, known: &str, map: &mut A) -> A::Error {
     let _ = map.next_value::<IgnoredAny>();
-    de::Error::custom(format!("unknown key `{key}`; the keys are {known}"))
+    // serde's own words, so that the message gets the same form as for every other table (`config/document.rs`).
+    let known: Vec<String> = known.split(", ").map(|key| format!("`{key}`")).collect();
+    de::Error::custom(format!("unknown field `{key}`, expected one of {}", known.join(", ")))
 }
 
 /// One header, `NAME: VALUE` on the command line.

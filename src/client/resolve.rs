@@ -70,7 +70,7 @@ pub async fn resolve(name: &str, _processes: &Processes) -> Result<Vec<IpAddr>, 
         // No /proc, or the file of the binary cannot be run: then a thread must do, which may outlive the step.
         None => {
             let own = name.to_owned();
-            tokio::task::spawn_blocking(move || lookup(&own)).await.map_err(|error| error.to_string())?
+            crate::task::blocking(move || lookup(&own)).await.map_err(|error| error.to_string())?
         }
     };
     match answer {

@@ -134,7 +134,7 @@ pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
 ) -> Result<tokio_rustls::client::TlsStream<S>, String> {
     let own = options.clone();
-    let loaded = tokio::task::spawn_blocking(move || load(&own)).await.map_err(|error| error.to_string())?;
+    let loaded = crate::task::blocking(move || load(&own)).await.map_err(|error| error.to_string())?;
     let config = loaded.map_err(|(key, why)| if key.is_empty() { why } else { format!("{key}: {why}") })?;
     let name = options.server_name.as_deref().unwrap_or(host);
     let server = ServerName::try_from(name.to_owned()).map_err(|_| format!("`{name}` cannot be a server's name"))?;

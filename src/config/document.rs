@@ -7,10 +7,11 @@ use std::borrow::Cow;
 use serde::de::DeserializeOwned;
 use toml::{
     Spanned,
-    de::{DeArray, DeTable, DeValue, Deserializer},
+    de::{DeArray, DeTable, DeValue},
 };
 
-use crate::problem::Problem;
+use super::tree::Tree;
+use crate::{problem::Problem, redact::is_secret};
 
 /// More problems than anybody reads; beyond it a file is garbage rather than a configuration with slips.
 const MOST_PROBLEMS: usize = 50;
@@ -61,12 +62,12 @@ impl<'t> Document<'t> {
             problems.push(self.problem(Some(self.line_of(span.start)), place, what.clone(), Some(help.clone())));
         }
         for _ in 0..MOST_PROBLEMS {
-            match T::deserialize(Deserializer::from(root.clone())) {
+            match T::deserialize(Tree::of(root.clone())) {
                 Ok(typed) => return Some(typed),
                 Err(error) => {
-                    let span = error.span().unwrap_or(0..0);
+                    let span = error.span.clone().unwrap_or(0..0);
                     let place = place_of(root.get_ref(), &span);
-                    let (what, help) = explain(error.message());
+                    let (what, help) = explain(&error.message);
                     let what = self.hide_values(&what);
                     // What was not substituted cannot be right either: once is enough.
                     if !unset.iter().any(|(known, ..)| *known == span) {
@@ -84,6 +85,11 @@ impl<'t> Document<'t> {
     /// The line of a byte of the text, counted from 1.
     pub fn line_of(&self, at: usize) -> usize {
         self.text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
+    }
+
+    /// The values that came from variables whose names say that they are secrets.
+    pub fn secrets(&self) -> impl Iterator<Item = String> + '_ {
+        self.substituted.iter().filter(|(value, name)| is_secret(name, value)).map(|(value, _)| value.clone())
     }
 
     /// Puts `${NAME}` back where a message would show the environment's value.
@@ -105,6 +111,7 @@ impl<'t> Document<'t> {
 /// serde's words, turned into ours.
 fn explain(message: &str) -> (String, Option<String>) {
     let message = one_line(message);
+    // serde's own words, which the tables that are read by hand use as well.
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let (field, expected) = rest.split_once(", ").unwrap_or((rest, ""));
         let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
@@ -123,15 +130,42 @@ fn explain(message: &str) -> (String, Option<String>) {
             Some("`boathook config` prints every key with an example".into()),
         );
     }
-    if let Some(rest) = message.strip_prefix("invalid type: ") {
-        return (format!("wrong type: {rest}"), None);
+    for (serdes, ours) in [("invalid type: ", "wrong type: "), ("invalid value: ", "wrong value: ")] {
+        if let Some(rest) = message.strip_prefix(serdes) {
+            let (found, expected) = rest.rsplit_once(", expected ").unwrap_or((rest, ""));
+            let found = match found {
+                "sequence" => "a list",
+                "map" => "a table",
+                found => found,
+            };
+            // What is expected in the words of TOML: the names of our own types are nobody's business.
+            let expected = match expected {
+                "" => return (format!("{ours}{found}"), None),
+                "a sequence" => "a list",
+                "a string" => "text in quotes",
+                "a boolean" => "true or false",
+                "a map" => "a table",
+                "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
+                expected if expected.starts_with("struct ") => "a table",
+                expected => expected,
+            };
+            return (format!("{ours}{found}, expected {expected}"), None);
+        }
     }
     (message, None)
 }
 
-/// Whether two keys are one slip apart: a letter more, less, or another, or `_` for `-`.
+/// Whether two keys are one slip apart: a letter more, less, or another, letters in another order, or `_` for `-`.
 fn is_near(wrong: &str, name: &str) -> bool {
     let (a, b): (Vec<char>, Vec<char>) = (wrong.replace('_', "-").chars().collect(), name.chars().collect());
+    let sorted = |word: &[char]| {
+        let mut word = word.to_vec();
+        word.sort_unstable();
+        word
+    };
+    if sorted(&a) == sorted(&b) {
+        return true;
+    }
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
         let mut diagonal = row[0];
@@ -409,7 +443,7 @@ mod tests {
             got,
             [
                 "t.toml:10: step 2: limit: the environment variable `NONE` is not set",
-                "t.toml:1: one: wrong type: string \"x\", expected u16",
+                "t.toml:1: one: wrong type: string \"x\", expected a whole number, 0 or more",
                 "t.toml:2: two_words: unknown key `two_words`",
                 "t.toml:4: part: limit: `${SECRET}` is not a duration: write a number with a unit, such as \"30s\"",
                 "t.toml:5: part: limitt: unknown key `limitt`",

@@ -167,7 +167,7 @@ pub(super) fn mean(
     environment: &dyn Fn(&str) -> Option<String>,
     problems: &mut Vec<Problem>,
 ) -> Config {
-    let mut secrets = Vec::new();
+    let mut secrets: Vec<String> = document.secrets().collect();
     let mut scope = Scope {
         file: document.file,
         line: None,

@@ -3,6 +3,7 @@
 
 mod document;
 mod meaning;
+mod tree;
 pub mod typed;
 
 use std::path::{Path, PathBuf};
@@ -77,22 +78,40 @@ pub fn parse(
     let mut problems = Vec::new();
     let mut document = Document::new(file, text);
     let typed: Option<typed::Config> = document.read(environment, &mut problems);
+    let read = problems.len();
     let config = typed.map(|typed| meaning::mean(typed, &document, environment, &mut problems));
     if listener == Listener::Needed
         && let Some(config) = &config
     {
         problems.extend(config.check_listener().err());
     }
+    leave_out_what_follows(&mut problems, read);
     for problem in &mut problems {
         problem.what = document.hide_values(&problem.what);
+        problem.place = document.hide_values(&problem.place);
+        problem.help = problem.help.take().map(|help| document.hide_values(&help));
     }
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => {
             problems.sort_by_key(|problem| problem.line);
+            problems.dedup();
             Err(problems)
         }
     }
+}
+
+/// An entry that could not be read was taken out, so something now seems to be missing around it, such as what a step
+/// does: only the cause is told. The first `read` problems come from reading.
+fn leave_out_what_follows(problems: &mut Vec<Problem>, read: usize) {
+    let causes: Vec<String> = problems[..read].iter().map(|problem| problem.place.clone()).collect();
+    let mut index = 0;
+    problems.retain(|problem| {
+        let may_follow = index >= read || problem.what.starts_with("the key ");
+        index += 1;
+        let inside = format!("{}: ", problem.place);
+        !(may_follow && !problem.place.is_empty() && causes.iter().any(|cause| cause.starts_with(&inside)))
+    });
 }
 
 fn whole_file(file: &str, what: String, help: Option<String>) -> Problem {

@@ -28,6 +28,19 @@ pub const FRESH: Duration = Duration::from_millis(50);
 /// trip. Later ones answer a keep-alive probe and tell nothing about who spoke.
 const LATEST_ACKNOWLEDGEMENT: Duration = Duration::from_secs(1);
 
+/// A connection that takes turns is idle after this stillness, if its last answer did not take longer: some ticks of
+/// any kernel.
+const QUICK: Duration = Duration::from_millis(25);
+
+/// A kernel holds back its own acknowledgement for 40 ms, or longer as the connection's time says (`TCP_DELACK_MIN`,
+/// `icsk_ack.ato`)…
+const SHORTEST_DELAY: Duration = Duration::from_millis(40);
+/// …and its timer may be this late: two ticks of 10 ms.
+const LATE_TIMER: Duration = Duration::from_millis(20);
+
+/// So many idle connections are remembered, some 100 bytes each. Where there are more, those that move are.
+const MOST_REMEMBERED: usize = 2048;
+
 /// Whether a rule is heeded. Tests switch one off to show that it is what keeps requests from being lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
@@ -75,17 +88,107 @@ pub enum Standing {
     Over,
 }
 
+/// What this look and those before tell about who spoke last on a connection, and about its habits.
+///
+/// The times have the kernel's tick as resolution (4 ms with 250 Hz), so a quick answer leaves them equal and their
+/// order unknown. Then each of these shows that the server spoke after the client:
+///
+/// * An acknowledgement that came after the client's last byte, but soon: a client acknowledges its own request with
+///   nothing.
+/// * The last look saw an answered connection, and since then the client sent one segment and the server at least one.
+/// * Since before the client's last byte the server's kernel sent no segment without data, and it never holds an
+///   acknowledgement back for as long as the connection has been still: an answer carried it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    server_spoke_at: Moment,
+    received_segments: u32,
+    sent_segments: u32,
+    bare_segments: u32,
+    /// Segments without data that had been sent when the client was last seen not to have spoken yet.
+    bare_before: Option<u32>,
+    /// The server spoke after the client.
+    is_answered: bool,
+    /// After an answer it was the client that spoke next: pauses of this connection are between two requests.
+    takes_turns: bool,
+    /// The longest pause that the server ended, within an answer.
+    longest_pause: Duration,
+}
+
+impl Known {
+    /// What is known after one more look.
+    pub fn look(before: Option<&Self>, at: Moment, spoke: &Spoke) -> Self {
+        let mut known = Self {
+            server_spoke_at: at.saturating_sub(spoke.since_sent),
+            received_segments: spoke.received_segments,
+            sent_segments: spoke.sent_segments,
+            bare_segments: spoke.bare_segments,
+            ..Self::default()
+        };
+        // Counters never fall: fewer segments are those of another connection on the same addresses.
+        let before = before.filter(|before| {
+            before.received_segments <= spoke.received_segments && before.sent_segments <= spoke.sent_segments
+        });
+        if let Some(before) = before {
+            known.bare_before = before.bare_before;
+            known.takes_turns = before.takes_turns;
+            known.longest_pause = before.longest_pause;
+            let asked = spoke.received_segments - before.received_segments;
+            let answered = spoke.sent_segments - before.sent_segments;
+            if asked > 0 {
+                known.bare_before = Some(before.bare_segments);
+                known.takes_turns |= before.is_answered;
+                known.is_answered = asked == 1 && answered > 0 && before.is_answered;
+            } else {
+                if answered > 0 && before.is_answered {
+                    let pause = known.server_spoke_at.saturating_sub(before.server_spoke_at);
+                    known.longest_pause = known.longest_pause.max(pause);
+                }
+                known.is_answered = answered > 0 || before.is_answered;
+            }
+        }
+        let later = spoke.since_received.saturating_sub(spoke.since_acknowledged);
+        let is_acknowledged = !later.is_zero() && later <= LATEST_ACKNOWLEDGEMENT;
+        let still = spoke.since_received.min(spoke.since_sent);
+        known.is_answered |= spoke.since_sent < spoke.since_received
+            || is_acknowledged
+            || known.only_answers_acknowledged() && still >= longest_delay(spoke);
+        known.is_answered &= spoke.sent_segments > 0 && spoke.since_sent <= spoke.since_received;
+        known
+    }
+
+    fn only_answers_acknowledged(&self) -> bool {
+        self.bare_before == Some(self.bare_segments)
+    }
+
+    /// How long nothing must have moved on an answered connection until it is idle.
+    ///
+    /// Whether an answer is complete, nobody sees from outside. A connection that is seen to take turns needs as
+    /// long as its last answer took, or twice the longest pause seen within one, or twice the way to the client,
+    /// who may have been asked to go on (100-continue); any other needs `idle-after`, which is also the most.
+    fn stillness(&self, rules: &Rules, spoke: &Spoke) -> Duration {
+        if !self.takes_turns {
+            return rules.idle_after;
+        }
+        let took = spoke.since_received.saturating_sub(spoke.since_sent);
+        let needed = took.max(self.longest_pause.saturating_mul(2)).max(spoke.round_trip.saturating_mul(2));
+        needed.max(QUICK).min(rules.idle_after)
+    }
+}
+
+/// After this the server's kernel has acknowledged whatever the client sent.
+fn longest_delay(spoke: &Spoke) -> Duration {
+    spoke.delayed_acknowledgement.max(SHORTEST_DELAY) + LATE_TIMER
+}
+
 /// Tells what a connection means. `still` is for how long it has been seen without anything in its queues, for
 /// those of which the kernel tells no times.
 ///
 /// With the times the rules are: bytes in a queue are owed; if the client spoke last, it waits for an answer; if
-/// the server spoke last, it is done once nothing has moved for `idle-after`. Both times have the kernel's tick as
-/// resolution (4 ms with 250 Hz), so a quick answer leaves them equal and their order unknown. Then an
-/// acknowledgement that came after the client's last byte, but soon, shows that the server spoke after it: a client
-/// acknowledges its own request with nothing. Without one the order stays unknown and the connection counts as in
-/// flight until it has been still for the settle time; a request that takes longer than that, begun within the
-/// same tick as an earlier answer on the same connection, is the one case that this takes for idle.
-pub fn judge(rules: &Rules, connection: &Connection, still: Duration) -> Standing {
+/// the server spoke last, it is done once nothing has moved for some time ([`Known`] says for how long). Where the
+/// order stays unknown the connection counts as in flight until it has been still for the settle time; a request
+/// that takes longer than that, begun within the same tick as an earlier answer on the same connection, is the one
+/// case that this takes for idle.
+pub fn judge(rules: &Rules, connection: &Connection, still: Duration, known: &Known) -> Standing {
     let cool = |needed: Duration, since: Duration| match needed.saturating_sub(since) {
         Duration::ZERO => Standing::Idle,
         left => Standing::Cooling(left),
@@ -128,15 +231,17 @@ pub fn judge(rules: &Rules, connection: &Connection, still: Duration) -> Standin
     }
     // A client that closed its half and is still not closed by the server waits for something, or the server has
     // forgotten it.
-    if !half_closed && (spoke.since_sent < spoke.since_received || is_answered(&spoke)) {
-        return cool(rules.idle_after, waits);
+    if half_closed {
+        return cool(rules.settle, waits);
     }
-    cool(rules.settle, waits)
-}
-
-fn is_answered(spoke: &Spoke) -> bool {
-    let later = spoke.since_received.saturating_sub(spoke.since_acknowledged);
-    !later.is_zero() && later <= LATEST_ACKNOWLEDGEMENT
+    let stillness = known.stillness(rules, &spoke);
+    if known.is_answered {
+        return cool(stillness, waits);
+    }
+    match known.only_answers_acknowledged() {
+        true => cool(stillness.max(longest_delay(&spoke)), waits),
+        false => cool(rules.settle, waits),
+    }
 }
 
 /// A connection that holds the drain.
@@ -197,6 +302,11 @@ pub struct Engine {
     /// Since when connections without times have been still; the second is being written by a survey.
     still_since: HashMap<u64, Moment>,
     still_next: HashMap<u64, Moment>,
+    /// What earlier looks told; the second is being written by a survey.
+    known: HashMap<u64, Known>,
+    known_next: HashMap<u64, Known>,
+    /// A holder was released after the last survey; the others may have moved since.
+    has_released: bool,
 }
 
 impl Engine {
@@ -211,6 +321,9 @@ impl Engine {
             surveyed: None,
             still_since: HashMap::new(),
             still_next: HashMap::new(),
+            known: HashMap::new(),
+            known_next: HashMap::new(),
+            has_released: false,
         }
     }
 
@@ -257,20 +370,43 @@ impl Engine {
         self.holders.clear();
         self.idle = 0;
         self.still_next.clear();
+        self.known_next.clear();
+        self.has_released = false;
     }
 
     pub fn observe(&mut self, at: Moment, connection: Connection) {
         let still = self.still(at, &connection);
-        match judge(&self.rules, &connection, still) {
+        match self.judge_in_survey(at, &connection, still) {
             Standing::Over => {}
             Standing::Idle => self.idle += 1,
             standing => self.holders.push(Holder { connection, seen: at, standing }),
         }
     }
 
+    fn judge_in_survey(&mut self, at: Moment, connection: &Connection, still: Duration) -> Standing {
+        let Some(spoke) = &connection.spoke else {
+            return judge(&self.rules, connection, still, &Known::default());
+        };
+        let is_idle = |standing| matches!(standing, Standing::Idle | Standing::Over);
+        if self.known_next.len() >= MOST_REMEMBERED {
+            let standing = judge(&self.rules, connection, still, &Known::look(None, at, spoke));
+            if is_idle(standing) {
+                return standing;
+            }
+        }
+        let key = connection.key();
+        let known = Known::look(self.known.get(&key), at, spoke);
+        let standing = judge(&self.rules, connection, still, &known);
+        if self.known_next.len() < MOST_REMEMBERED || !is_idle(standing) {
+            self.known_next.insert(key, known);
+        }
+        standing
+    }
+
     pub fn end_survey(&mut self, at: Moment) {
         self.surveyed = Some(at);
         self.still_since = std::mem::take(&mut self.still_next);
+        self.known = std::mem::take(&mut self.known_next);
     }
 
     /// For how long a connection without times has been seen with empty queues.
@@ -294,9 +430,12 @@ impl Engine {
     /// another one has its index now.
     pub fn recheck(&mut self, at: Moment, index: usize, found: Option<Connection>) -> bool {
         let Some(holder) = self.holders.get_mut(index) else { return false };
-        let since = self.still_since.get(&holder.connection.key()).copied().unwrap_or(at);
+        let key = holder.connection.key();
+        let since = self.still_since.get(&key).copied().unwrap_or(at);
         let standing = found.map(|connection| {
-            let standing = judge(&self.rules, &connection, at.saturating_sub(since));
+            let known = connection.spoke.map(|spoke| Known::look(self.known.get(&key), at, &spoke)).unwrap_or_default();
+            let standing = judge(&self.rules, &connection, at.saturating_sub(since), &known);
+            self.known.insert(key, known);
             holder.connection = connection;
             standing
         });
@@ -310,6 +449,7 @@ impl Engine {
             Some(Standing::Over) | None => {}
         }
         self.holders.swap_remove(index);
+        self.has_released = true;
         false
     }
 
@@ -333,7 +473,7 @@ impl Engine {
         }
         match self.surveyed {
             Some(_) if self.holders.len() > self.rules.threshold => wait(Need::Recheck, self.first_release()),
-            Some(surveyed) if at.saturating_sub(surveyed) <= FRESH => Decision::Done,
+            Some(surveyed) if at.saturating_sub(surveyed) <= FRESH && !self.has_released => Decision::Done,
             _ => wait(Need::Survey, Some(at)),
         }
     }
@@ -435,10 +575,14 @@ mod tests {
             is_held: true,
             spoke: Some(Spoke {
                 received: 100,
+                received_segments: 1,
                 sent_segments: 1,
+                bare_segments: 1,
                 since_received: ms(received),
                 since_sent: ms(sent),
                 since_acknowledged: ms(received),
+                delayed_acknowledgement: ms(40),
+                round_trip: Duration::from_micros(50),
             }),
         }
     }
@@ -529,7 +673,8 @@ mod tests {
             ("a listener", with(spoken(1, 2), |c| c.state = State::Listen), Over),
         ];
         for (name, connection, expected) in table {
-            assert_eq!(judge(&rules(), &connection, Duration::ZERO), expected, "{name}");
+            let known = connection.spoke.map(|spoke| Known::look(None, ms(60_000), &spoke)).unwrap_or_default();
+            assert_eq!(judge(&rules(), &connection, Duration::ZERO, &known), expected, "{name}");
         }
     }
 
@@ -553,7 +698,94 @@ mod tests {
             (bare(State::SynReceived, 0, 0), 5000, Idle),
             (bare(State::FinWait1, 0, 5), 20, Owed(ms(20))),
         ] {
-            assert_eq!(judge(&rules(), &connection, ms(still)), expected, "{connection:?} {still}");
+            assert_eq!(judge(&rules(), &connection, ms(still), &Known::default()), expected, "{connection:?} {still}");
+        }
+    }
+
+    /// Looks at one connection: when, segments (received, sent, bare), and times (received, sent, acknowledged).
+    type Look = (u64, [u32; 3], [u64; 3]);
+
+    fn stand(looks: &[Look]) -> Standing {
+        let mut known: Option<Known> = None;
+        let mut standing = Standing::Over;
+        for &(at, [received_segments, sent_segments, bare_segments], [received, sent, acknowledged]) in looks {
+            let connection = with(spoken(received, sent), |c| {
+                *spoke(c) = Spoke {
+                    received_segments,
+                    sent_segments,
+                    bare_segments,
+                    since_acknowledged: ms(acknowledged),
+                    ..*spoke(c)
+                };
+            });
+            let now = Known::look(known.as_ref(), ms(at), connection.spoke.as_ref().expect("it has times"));
+            standing = judge(&rules(), &connection, Duration::ZERO, &now);
+            known = Some(now);
+        }
+        standing
+    }
+
+    #[test]
+    fn earlier_looks_tell_what_one_cannot() {
+        use Standing::{Cooling, Idle, Owed};
+        // Answered 10 ms after the request, and still for 200 ms.
+        let answered: Look = (1000, [5, 5, 3], [210, 200, 210]);
+        let table: Vec<(&str, Vec<Look>, Standing)> = vec![
+            ("one look does not tell its habits", vec![answered], Cooling(ms(800))),
+            ("nor do two at the same", vec![answered, (1100, [5, 5, 3], [310, 300, 310])], Cooling(ms(700))),
+            ("it takes turns", vec![answered, (1300, [6, 6, 3], [40, 30, 40])], Idle),
+            ("it takes turns, just answered", vec![answered, (1300, [6, 6, 3], [20, 10, 20])], Cooling(ms(15))),
+            ("a slow answer needs longer", vec![answered, (1300, [6, 6, 3], [250, 50, 250])], Cooling(ms(150))),
+            ("but no longer than idle-after", vec![answered, (9000, [6, 6, 3], [6000, 1000, 6000])], Idle),
+            ("it waits again", vec![answered, (1300, [6, 5, 3], [30, 330, 30])], Owed(ms(30))),
+            ("it waits for long", vec![answered, (5300, [6, 5, 4], [4030, 4330, 4030])], Owed(ms(4030))),
+            (
+                "the server went on by itself: such a pause is no end",
+                vec![answered, (1300, [5, 6, 3], [510, 30, 510]), (1600, [6, 7, 3], [110, 100, 110])],
+                Cooling(ms(840)),
+            ),
+            ("one request and its answer in one tick", vec![answered, (1300, [6, 6, 4], [30, 30, 30])], Idle),
+            ("the same in two segments", vec![answered, (1300, [6, 7, 4], [30, 30, 30])], Idle),
+            (
+                "in one tick, after a question",
+                vec![(1000, [6, 5, 3], [0, 9, 0]), (1300, [6, 6, 4], [300; 3])],
+                Cooling(ms(700)),
+            ),
+            ("several in one tick", vec![answered, (1300, [8, 8, 4], [30, 30, 30])], Cooling(ms(4970))),
+            (
+                "several in one tick, acknowledged by answers",
+                vec![answered, (1300, [8, 8, 3], [30, 30, 30])],
+                Cooling(ms(30)),
+            ),
+            (
+                "that remains so for longer than the kernel waits",
+                vec![answered, (1300, [8, 8, 3], [30, 30, 30]), (1330, [8, 8, 3], [60, 60, 60])],
+                Idle,
+            ),
+            (
+                "the kernel had to acknowledge the last one by itself",
+                vec![answered, (1300, [8, 8, 3], [30, 30, 30]), (1330, [8, 8, 4], [60, 60, 60])],
+                Cooling(ms(4940)),
+            ),
+            (
+                "nothing is known from before, so several looks have to tell",
+                vec![
+                    (1000, [5, 5, 3], [10, 10, 10]),
+                    (1300, [6, 6, 3], [30, 30, 30]),
+                    (1340, [6, 6, 3], [70, 70, 70]),
+                    (1600, [7, 7, 3], [30, 30, 30]),
+                ],
+                Idle,
+            ),
+            (
+                "always in one tick, always acknowledged apart: unknown",
+                vec![(1000, [5, 5, 3], [10; 3]), (1300, [6, 6, 4], [30; 3]), (1600, [7, 7, 5], [30; 3])],
+                Cooling(ms(4970)),
+            ),
+            ("another one on the same addresses", vec![answered, (1300, [1, 1, 1], [30, 20, 30])], Cooling(ms(980))),
+        ];
+        for (name, looks, expected) in table {
+            assert_eq!(stand(&looks), expected, "{name}");
         }
     }
 

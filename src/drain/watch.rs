@@ -52,6 +52,8 @@ const DUMPS_AT_ONCE: usize = 2;
 const LONGEST_BLINDNESS: Duration = Duration::from_secs(1);
 /// So many holders are always asked, so that a reader sees exact figures when they are few.
 const ALWAYS_ASKED: usize = 8;
+/// More are asked, to know their habits in time, while that has taken no more than this part of the time.
+const ASKING_SHARE: u32 = 200;
 /// So many holders are asked (a quarter of a millisecond) before others may run.
 const ASKED_AT_ONCE: usize = 64;
 
@@ -181,6 +183,9 @@ struct Watch {
     dumps: usize,
     dump_cost: Duration,
     dump_spent: Duration,
+    asking_spent: Duration,
+    /// The first look, from when on it matters who talks, and how, has been taken.
+    is_acquainted: bool,
     has_listener: bool,
     /// How much before its time the deciding dump begins.
     lead: Duration,
@@ -220,6 +225,8 @@ impl Watch {
             dumps: 0,
             dump_cost: Duration::ZERO,
             dump_spent: Duration::ZERO,
+            asking_spent: Duration::ZERO,
+            is_acquainted: false,
             lead: Some(DUMP_PER_SOCKET.saturating_mul(count_sockets()).min(LONGEST_LEAD))
                 .filter(|&lead| lead >= SHORTEST_LEAD)
                 .unwrap_or_default(),
@@ -296,8 +303,9 @@ impl Watch {
         loop {
             let segments = self.count();
             let at = self.now();
-            if counts && at >= first_interest && self.census.is_none() && self.can_tell_apart() {
-                self.take_census().await?;
+            if counts && at >= first_interest && !self.is_acquainted {
+                self.looked = (segments, at);
+                self.get_acquainted().await?;
             }
             let mut decision = self.engine.decide(at);
             if let Decision::Wait { need, until } = decision {
@@ -329,6 +337,12 @@ impl Watch {
                         true
                     }
                     Need::Attribution => self.attribute(segments).await?,
+                    // Nothing can be decided yet; those that talk show their habits meanwhile.
+                    Need::Time if counts && moved && self.may_ask() => {
+                        self.looked = (segments, at);
+                        self.recheck().await?;
+                        true
+                    }
                     // New connections are found by comparing only.
                     Need::Time if !counts && self.may_dump() => {
                         self.survey(Width::All).await?;
@@ -449,11 +463,28 @@ impl Watch {
         Ok(census)
     }
 
-    /// Takes the first census, when new connections begin to matter.
-    async fn take_census(&mut self) -> io::Result<()> {
-        let census = self.survey(if self.ignored.is_empty() { Width::Others } else { Width::All }).await?;
-        self.census = Some(census);
+    /// Takes the first look and the first census, when new connections and the talk on the old ones begin to matter.
+    async fn get_acquainted(&mut self) -> io::Result<()> {
+        self.is_acquainted = true;
+        let tells_habits = matches!(self.eyes, Eyes::Diag(_));
+        let width = match (self.can_tell_apart(), tells_habits) {
+            (true, true) => Width::All,
+            (true, false) if self.ignored.is_empty() => Width::Others,
+            (true, false) => Width::All,
+            (false, true) => Width::Ours,
+            (false, false) => return Ok(()),
+        };
+        let census = self.survey(width).await?;
+        if self.can_tell_apart() {
+            self.census = Some(census);
+        }
         Ok(())
+    }
+
+    fn may_ask(&self) -> bool {
+        matches!(self.eyes, Eyes::Diag(_))
+            && !self.engine.holders().is_empty()
+            && self.asking_spent <= self.now() / ASKING_SHARE
     }
 
     /// Finds out whose the connections were that were counted since the last census. Returns whether it looked.
@@ -482,13 +513,15 @@ impl Watch {
         Ok(true)
     }
 
-    /// Asks about the connections that hold the drain, until it is certain that it is held or that it is not.
+    /// Asks about the connections that hold the drain, until it is certain that it is held or that it is not, and
+    /// about more of them where that costs little.
     async fn recheck(&mut self) -> io::Result<()> {
         let Eyes::Diag(diag) = &mut self.eyes else { return Ok(()) };
+        let (before, allowed) = (diag.spent(), self.start.elapsed() / ASKING_SHARE);
         let (mut still, mut index, mut asked) = (0, 0, 0);
         let enough = self.engine.rules().threshold.max(ALWAYS_ASKED);
         while let Some(holder) = self.engine.holders().get(index)
-            && still <= enough
+            && (still <= enough || self.asking_spent + (diag.spent() - before) <= allowed)
         {
             let found = match &holder.connection.handle {
                 Some(handle) => diag.query(handle)?,
@@ -503,6 +536,7 @@ impl Watch {
                 tokio::task::yield_now().await;
             }
         }
+        self.asking_spent += diag.spent() - before;
         Ok(())
     }
 }

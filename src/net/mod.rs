@@ -67,12 +67,20 @@ impl State {
 pub struct Spoke {
     /// Bytes received in order, a FIN counted as one (`tcp_rcv_nxt_update`).
     pub received: u64,
+    /// Segments with data that were received.
+    pub received_segments: u32,
     /// Segments with data that were sent, retransmissions included.
     pub sent_segments: u32,
+    /// Segments without data that were sent: acknowledgements, mostly.
+    pub bare_segments: u32,
     pub since_received: Duration,
     pub since_sent: Duration,
     /// Since the last segment of the peer that carried an acknowledgement, with data or without.
     pub since_acknowledged: Duration,
+    /// How long an acknowledgement is held back at present, in the hope that an answer carries it.
+    pub delayed_acknowledgement: Duration,
+    /// The way to the client and back.
+    pub round_trip: Duration,
 }
 
 /// One TCP socket as the kernel shows it.

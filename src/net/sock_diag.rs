@@ -288,12 +288,18 @@ fn read_connection(body: &[u8]) -> Option<Connection> {
 /// before 4.6, whose structure ends before `tcpi_data_segs_out`.
 fn read_spoke(info: &[u8]) -> Option<Spoke> {
     let millis = |at: usize| Some(Duration::from_millis(word(info, at)?.into()));
+    let micros = |at: usize| Some(Duration::from_micros(word(info, at)?.into()));
+    let sent_segments = word(info, 156)?;
     Some(Spoke {
         since_sent: millis(44)?,
         since_received: millis(52)?,
         since_acknowledged: millis(56)?,
         received: u64::from_ne_bytes(info.get(128..136)?.try_into().ok()?),
-        sent_segments: word(info, 156)?,
+        received_segments: word(info, 152)?,
+        sent_segments,
+        bare_segments: word(info, 136)?.wrapping_sub(sent_segments),
+        delayed_acknowledgement: micros(12)?,
+        round_trip: micros(68)?,
     })
 }
 

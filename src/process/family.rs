@@ -137,7 +137,7 @@ impl Guard {
     /// Kills them all without holding the runtime; returns when none is left to be found.
     pub async fn end(self) {
         // The guard goes with the search: if that is dropped before it began, the guard's own drop kills.
-        let search = tokio::task::spawn_blocking(move || {
+        let search = crate::task::blocking(move || {
             self.family.kill_all(LONGEST_HUNT);
             self.leave();
         });

@@ -39,7 +39,7 @@ impl MainProcess {
         let child =
             processes.spawn(&mut starting).map_err(|error| spawn::explain(&error, program, None, None, None))?;
         if terminal {
-            tokio::spawn(control_job(child.clone()));
+            crate::task::spawn(control_job(child.clone()));
         }
         Ok(Self(child))
     }

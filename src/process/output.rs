@@ -6,8 +6,11 @@ use std::{io, os::fd::OwnedFd};
 use rustix::{fs::OFlags, pipe::PipeFlags};
 use tokio::net::unix::pipe::Receiver;
 
-/// Longer lines are cut in pieces: a log collector's usual limit is 16 KiB for the whole line with its fields.
-const LINE: usize = 4 << 10;
+use crate::log;
+
+/// Longer lines are cut in pieces: half of what the log writes as one line, so that time, step and stream fit beside
+/// them, and the backslashes of JSON as well.
+const LINE: usize = 2 << 10;
 /// For both streams of one attempt together. The kubelet rotates logs at 10 MiB; a hook is no reason for it.
 const TOTAL: usize = 64 << 10;
 /// What a line costs beside its text: time, level, step and stream stand before it.
@@ -176,8 +179,13 @@ impl Stream {
             let count = end.unwrap_or_else(|| bytes.len().min(room));
             self.line.extend_from_slice(&bytes[..count]);
             bytes = &bytes[count + usize::from(end.is_some())..];
-            if end.is_some() || self.line.len() == LINE {
+            if end.is_some() {
                 self.flush(label, budget, last_error);
+            } else if self.line.len() == LINE {
+                // What may be the beginning of a secret is kept for the next piece: in two halves nobody would know it.
+                let kept = self.line.split_off(LINE - log::held_back(&self.line).min(LINE / 2));
+                self.flush(label, budget, last_error);
+                self.line = kept;
             }
         }
     }
@@ -259,11 +267,11 @@ mod tests {
             (vec![b"one\ntw", b"o"], "two".into(), 0),
             (vec![b"caf\xc3", b"\xa9\r\n"], "caf\u{e9}".into(), 0),
             (vec![], String::new(), 0),
-            // 15 lines of 4 KiB fit with their fields; the 16th and all that follows do not.
-            (full.clone(), "x".repeat(LINE), 5 * CHUNK as u64 - 15 * LINE as u64),
-            ([&full[..], &[b"\nlast\n\n"]].concat(), "last".into(), 5 * CHUNK as u64 - 15 * LINE as u64 + 7),
-            ([&full[..], &[b"\nla", b"st", b"\n"]].concat(), "last".into(), 5 * CHUNK as u64 - 15 * LINE as u64 + 6),
-            ([&full[..], &[b"a\nb\nlast"]].concat(), "last".into(), 5 * CHUNK as u64 - 15 * LINE as u64 + 8),
+            // 31 lines of 2 KiB fit with their fields; the 32nd and all that follows do not.
+            (full.clone(), "x".repeat(LINE), 5 * CHUNK as u64 - 31 * LINE as u64),
+            ([&full[..], &[b"\nlast\n\n"]].concat(), "last".into(), 5 * CHUNK as u64 - 31 * LINE as u64 + 7),
+            ([&full[..], &[b"\nla", b"st", b"\n"]].concat(), "last".into(), 5 * CHUNK as u64 - 31 * LINE as u64 + 6),
+            ([&full[..], &[b"a\nb\nlast"]].concat(), "last".into(), 5 * CHUNK as u64 - 31 * LINE as u64 + 8),
         ] {
             let (got, count, logged) = capture(&pieces);
             assert_eq!((got.len(), count), (last.len(), dropped));

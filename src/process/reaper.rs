@@ -96,7 +96,7 @@ impl Processes {
         writer.set_nonblocking(true)?;
         let reader = tokio::net::UnixStream::from_std(reader)?;
         let registered = Registered(low_level::pipe::register(SIGCHLD, writer.try_clone()?)?);
-        tokio::spawn(serve(reader, registered));
+        crate::task::spawn(serve(reader, registered));
         // Children may have died before the handler stood; this process may have inherited some through exec.
         let _ = (&writer).write(b"!");
         Ok(Self { wake: Some(Arc::new(writer)) })

@@ -13,12 +13,11 @@ use std::{
 use ipnet::IpNet;
 use subtle::ConstantTimeEq;
 use tokio::{
-    sync::Mutex,
-    task::{self, JoinHandle},
+    sync::{Mutex, oneshot},
     time,
 };
 
-use crate::{net::route, sys::file::read_small_regular};
+use crate::{net::route, sys::file::read_small_regular, task};
 
 /// No real token is longer (a service account's JWT has about 1.3 KB).
 const LONGEST_TOKEN: usize = 4096;
@@ -201,7 +200,7 @@ struct Known {
     /// When `token` was read, or given up.
     at: Option<Instant>,
     /// A read that hangs is waited for again, not started again: each holds a thread.
-    reading: Option<JoinHandle<io::Result<Vec<u8>>>>,
+    reading: Option<oneshot::Receiver<io::Result<Vec<u8>>>>,
 }
 
 impl TokenFile {
@@ -219,7 +218,7 @@ impl TokenFile {
             return token.clone();
         }
         let path = self.path.clone();
-        let reading = known.reading.get_or_insert_with(|| task::spawn_blocking(move || read_token(&path)));
+        let reading = known.reading.get_or_insert_with(|| task::blocking(move || read_token(&path)));
         let unreadable = |why: &dyn fmt::Display| Err(format!("{}: {why}", self.path.display()));
         let token = match time::timeout(SLOWEST_READ, reading).await {
             Ok(read) => {
@@ -348,17 +347,17 @@ mod tests {
         let path = folder.path().join("token");
         let read = || read_token(&path).map_err(|error| error.to_string());
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        assert_eq!(read(), Err("not a regular file".into()));
+        assert_eq!(read(), Err("it is a FIFO, not a regular file".into()));
         fs::remove_file(&path).unwrap();
         for (text, expected) in [
             ("  secret\n", Ok(b"secret".to_vec())),
             (" \n", Err("empty".into())),
-            (&"x".repeat(4097), Err("longer than 4 KiB".into())),
+            (&"x".repeat(4097), Err("longer than 4096 bytes".into())),
         ] {
             fs::write(&path, text).unwrap();
             assert_eq!(read(), expected);
         }
-        assert_eq!(read_token(folder.path()).unwrap_err().to_string(), "not a regular file");
+        assert_eq!(read_token(folder.path()).unwrap_err().to_string(), "it is a folder, not a regular file");
     }
 
     #[test]

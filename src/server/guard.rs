@@ -36,7 +36,7 @@ use super::{
     routes::{Desk, answer},
     watched::{Standing, Stream, Track, Watched},
 };
-use crate::{control::Peer, step::OwnTraffic};
+use crate::{control::Peer, step::OwnTraffic, task::boxed};
 
 /// A head larger than this is answered with 431. The kubelet's has 130 bytes plus its `httpHeaders`.
 const LARGEST_HEAD: usize = 16 * 1024;
@@ -258,7 +258,7 @@ pub(crate) async fn attend<A: Agent>(door: Door, stop: impl Future<Output = ()> 
     // every 61 of theirs (tokio's event interval): then a flood's newcomers would have the kubelet's connection
     // evicted before that was looked at even once.
     let mut doorman = JoinSet::new();
-    doorman.spawn(keep(door, told, agent));
+    doorman.spawn(boxed(keep(door, told, agent)));
     select! {
         () = stop => {}
         _ = doorman.join_next() => {}
@@ -339,7 +339,7 @@ impl<A: Agent> House<A> {
         let track = Arc::new(Track::default());
         let (agent, shared) = (Arc::clone(&self.agent), Arc::clone(&self.shared));
         let desk = Desk { agent, shared, track: Arc::clone(&track), origin };
-        let task = self.tasks.spawn(attend_one(stream, desk));
+        let task = self.tasks.spawn(boxed(attend_one(stream, desk)));
         let peer = match origin {
             Origin::Tcp(peer) => SocketAddr::ip(&peer).to_canonical(),
             Origin::Socket(_) => Ipv4Addr::UNSPECIFIED.into(),

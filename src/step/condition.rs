@@ -136,7 +136,7 @@ impl Test {
 /// A file system can hang, so looks are taken on a thread of their own.
 async fn look(path: &Path, test: impl FnOnce(&Path) -> Verdict + Send + 'static) -> Verdict {
     let path = path.to_owned();
-    let told = tokio::task::spawn_blocking(move || test(&path)).await;
+    let told = crate::task::blocking(move || test(&path)).await;
     told.unwrap_or_else(|_| Verdict::Unknown("the agent is ending".into()))
 }
 

@@ -6,8 +6,10 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{Context, End, Kind};
 use crate::{
+    client::metric::{Metric, MetricOptions, MetricTyped},
     drain::{
         engine::{Rule, Rules},
+        measure::{self, Measure},
         watch::{self, Settings, Source},
     },
     duration::Span,
@@ -55,26 +57,35 @@ pub struct Typed {
     /// Where connections are read from: auto, sock-diag or proc [default: auto]
     #[arg(long, value_name = "SOURCE")]
     source: Option<TypedSource>,
+    /// Instead of looking at connections: until a value at this URL is as wanted, for the quiet time
+    #[arg(long, value_name = "URL")]
+    metric: Option<MetricTyped>,
+    #[serde(skip)]
+    #[command(flatten)]
+    flat: MetricOptions,
 }
 
 /// The step, ready to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Drain {
     until: Until,
 }
 
 /// What tells that the application is drained.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Until {
     Connections(Settings),
+    Measure(Box<Measure>),
 }
 
 impl Drain {
     /// The rules of a drain by connections, for tests that switch one off.
     #[doc(hidden)]
-    pub fn rules_mut(&mut self) -> &mut Rules {
-        let Until::Connections(settings) = &mut self.until;
-        &mut settings.rules
+    pub fn rules_mut(&mut self) -> Option<&mut Rules> {
+        match &mut self.until {
+            Until::Connections(settings) => Some(&mut settings.rules),
+            Until::Measure(_) => None,
+        }
     }
 }
 
@@ -92,6 +103,28 @@ impl Kind for Drain {
                 format!("{} is longer than settle {}", Span(quiet_min), Span(settle)),
                 "raise settle, or lower quiet-min".to_string(),
             );
+        }
+        if let Some(metric) = typed.metric {
+            for (key, given) in [
+                ("threshold", typed.threshold.is_some()),
+                ("ports", !typed.ports.is_empty()),
+                ("ignore-peers", !typed.ignore_peers.is_empty()),
+                ("idle-after", typed.idle_after.is_some()),
+                ("longest-request", typed.longest_request.is_some()),
+                ("source", typed.source.is_some()),
+            ] {
+                if given {
+                    scope.problem(
+                        key,
+                        "it is for connections, and with `metric` nobody looks at them",
+                        "take one of the two out; what is wanted of the metric stands in it, such as at-most = 0"
+                            .to_string(),
+                    );
+                }
+            }
+            let metric = Metric::mean(typed.flat.complete(metric), scope)?;
+            return (scope.problems.len() == before)
+                .then(|| Self { until: Until::Measure(Box::new(Measure { metric, settle, quiet: quiet_min })) });
         }
         let typed_ports: Vec<u64> = typed.ports.iter().map(|number| number.0).collect();
         let mut ports = Vec::with_capacity(typed_ports.len());
@@ -131,6 +164,7 @@ impl Kind for Drain {
     async fn run(&self, context: &Context) -> End {
         match &self.until {
             Until::Connections(settings) => watch::drain(settings, context).await,
+            Until::Measure(measure) => measure::drain(measure, context).await,
         }
     }
 }
@@ -253,7 +287,7 @@ mod tests {
     fn settings(toml: &str, app_ports: &[u16]) -> Settings {
         let (drain, problems) = mean(toml, app_ports);
         assert_eq!(problems, [], "{toml}");
-        let Until::Connections(settings) = drain.expect(toml).until;
+        let Until::Connections(settings) = drain.expect(toml).until else { panic!("{toml}: not by connections") };
         settings
     }
 
@@ -287,7 +321,7 @@ mod tests {
     #[test]
     fn says_what_is_wrong() {
         let (drain, problems) = mean("ports = [0, 70000]\nquiet-min = \"6s\"\nignore-peers = [\"10.0.0.0/33\"]", &[]);
-        assert_eq!(drain, None);
+        assert!(drain.is_none());
         let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let place = "boathook.toml: pre-stop: step \"drain\"";
         let help = "\n  help: ports go from 1 to 65535; leave `ports` away to watch all that listen";

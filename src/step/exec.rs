@@ -27,14 +27,12 @@ use crate::{
     duration::show,
     problem::Scope,
     process::{Birth, Capture, Child, ExitStatus, Family, MARKER, Processes, Source, SpawnError, family, spawn, user},
+    redact::is_secret,
     sys::child,
 };
 
 /// The reason goes into one line of the report and the termination message; a line of log is long enough for it.
 const LONGEST_REASON: usize = 300;
-
-/// Environment variables with these in their names are taken for secrets, so that no log shows their values.
-const SECRET_WORDS: [&str; 5] = ["PASS", "TOKEN", "SECRET", "KEY", "CREDENTIAL"];
 
 /// The step as typed: `exec = ["consul", "leave"]` or `exec = { command = […], … }`.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
@@ -112,9 +110,7 @@ impl Kind for Exec {
             if let Err(why) = variable.check() {
                 scope.problem("env", why, Some("write env = { NAME = \"value\" }".into()));
             }
-            let upper = variable.name.to_ascii_uppercase();
-            // A value that is a common word anyway would blacken half the log.
-            if variable.value.len() >= 6 && SECRET_WORDS.iter().any(|word| upper.contains(word)) {
+            if is_secret(&variable.name, &variable.value) {
                 scope.secrets.push(variable.value.clone());
             }
         }
@@ -179,7 +175,7 @@ impl Kind for Exec {
         if self.leave_running && status.is_success() && !terminated {
             guard.leave();
             capture.finish();
-            tokio::spawn(capture.discard());
+            crate::task::spawn(capture.discard());
             return End::Done(String::new());
         }
         guard.end().await;
@@ -255,7 +251,7 @@ impl Attempt {
         let (processes, birth) = (processes.clone(), Birth::default());
         // Also when it is over: then this does nothing.
         let _given_up = GiveUp(birth.clone());
-        let started = tokio::task::spawn_blocking(move || self.start_now(&processes, &birth)).await;
+        let started = crate::task::blocking(move || self.start_now(&processes, &birth)).await;
         started.unwrap_or_else(|_| {
             Err(SpawnError { text: "the agent is ending".into(), code: spawn::CODE_NOT_EXECUTABLE, passes: false })
         })

@@ -111,7 +111,7 @@ impl Kind for File {
         context.progress.set(format!("{}: waiting for the file system", self.path.display()));
         let change = self.clone();
         // A file system can hang (a dead network mount); then only this thread does, and the step's timeout still holds.
-        match tokio::task::spawn_blocking(move || change.apply()).await {
+        match crate::task::blocking(move || change.apply()).await {
             Ok(Ok(done)) => End::Done(done),
             Ok(Err(error)) => End::Failed(format!("{}: {error}", self.path.display())),
             Err(_) => End::Failed(format!("{}: the agent is ending", self.path.display())),

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{Context, End, Kind, Step, StepOptions, condition};
-use crate::{duration::Span, problem::Scope};
+use crate::{duration::Span, number::Number, problem::Scope};
 
 macro_rules! kinds {
     ($($(#[doc = $about:literal])+ $variant:ident, $field:ident, $name:literal, $kind:ty;)+) => {
@@ -17,7 +17,7 @@ macro_rules! kinds {
             pub timeout: Option<Span>,
             pub attempt_timeout: Option<Span>,
             pub on_failure: Option<String>,
-            pub retries: Option<u32>,
+            pub retries: Option<Number<u32>>,
             pub backoff: Option<Span>,
             pub when: Option<condition::Typed>,
             pub essential: bool,
@@ -59,7 +59,8 @@ macro_rules! kinds {
                 }
                 $(if let Some(typed) = self.$field.take() {
                     let place = scope.place.clone();
-                    scope.place = format!("{place}: {}", $name);
+                    // On the command line the step has no place around it.
+                    scope.place = if place.is_empty() { $name.into() } else { format!("{place}: {}", $name) };
                     let action = <$kind as Kind>::mean(typed, scope).map(Action::$variant);
                     scope.place = place;
                     return action;
@@ -122,7 +123,7 @@ kinds! {
     Http, http, "http", super::http::Http;
     /// Send a signal, and wait for the process to end if asked.
     ///
-    /// Example: boathook step signal QUIT --pid-file /run/nginx.pid --wait
+    /// Example: boathook step signal --signal QUIT --pid-file /run/nginx.pid --wait
     Signal, signal, "signal", super::signal::Signal;
     /// Wait until something is true.
     ///

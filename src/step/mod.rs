@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use toml::Spanned;
 
-use crate::{duration::Span, problem::Scope, process::Processes};
+use crate::{duration::Span, number::Number, problem::Scope, process::Processes};
 
 pub mod condition;
 pub mod drain;
@@ -143,7 +143,7 @@ pub struct StepOptions {
     attempt_timeout: Option<Span>,
     /// Attempts after the first, with growing pauses between
     #[arg(long, value_name = "N")]
-    retries: Option<u32>,
+    retries: Option<Number<u32>>,
     /// The pause before the first retry; doubles each time
     #[arg(long, value_name = "DURATION")]
     backoff: Option<Span>,
@@ -230,7 +230,7 @@ pub fn mean_step(mut typed: TypedStep, scope: &mut Scope<'_>) -> Option<Step> {
             OnFailure::Abort
         }
     };
-    let retries = typed.retries.unwrap_or(0);
+    let retries = typed.retries.map_or(0, |retries| retries.0);
     if retries > 1000 {
         scope.problem(
             "retries",

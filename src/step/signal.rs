@@ -95,7 +95,7 @@ impl Kind for Signal {
     async fn run(&self, context: &Context) -> End {
         let (signal, to, main) = (self.signal, self.to.clone(), context.main_process);
         // Files and /proc may hang; if so, only this thread does.
-        let sent = tokio::task::spawn_blocking(move || send(signal, &to, main)).await;
+        let sent = crate::task::blocking(move || send(signal, &to, main)).await;
         let sent = match sent {
             Ok(Ok(sent)) => sent,
             Ok(Err(NotSent::Gone(text))) if self.wait => return End::Done(text),

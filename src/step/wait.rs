@@ -7,10 +7,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess},
 };
-use tokio::{
-    task::spawn_blocking,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Context, End, Kind, Progress};
 use crate::{
@@ -18,7 +15,7 @@ use crate::{
         Request,
         connect::{connect_tcp, connect_unix},
         files,
-        metric::{Label, Metric, MetricTyped, WantOptions, read_json},
+        metric::{Metric, MetricOptions, MetricTyped, WantOptions, read_json},
         options::{Count, Flag, Options, unknown_key},
         resolve::resolve,
         status::{Status, Statuses},
@@ -26,6 +23,7 @@ use crate::{
     },
     duration::{Span, show},
     problem::Scope,
+    task,
     value::{Want, find_json},
 };
 
@@ -80,7 +78,7 @@ pub struct WaitTyped {
     pub consecutive: Option<Count>,
     /// How long one try may take; 2s if not given.
     #[arg(long, value_name = "DURATION")]
-    pub attempt_timeout: Option<Span>,
+    pub try_timeout: Option<Span>,
     #[serde(skip)]
     #[command(flatten)]
     pub flat: Flat,
@@ -92,19 +90,8 @@ pub struct Flat {
     /// With `http`: statuses that are awaited.
     #[arg(long, value_name = "STATUS", value_delimiter = ',')]
     pub status: Vec<Status>,
-    /// With `http` or `metric`: where the value stands in a JSON answer (`/a/b` or `a.b`).
-    #[arg(long, value_name = "POINTER")]
-    pub pointer: Option<String>,
-    /// With `metric`: the name of the Prometheus metric.
-    #[arg(long = "name", value_name = "NAME")]
-    pub metric_name: Option<String>,
-    /// With `metric`: a label of the Prometheus metric.
-    #[arg(long = "label", value_name = "NAME=VALUE")]
-    pub labels: Vec<Label>,
     #[command(flatten)]
-    pub want: WantOptions,
-    #[command(flatten)]
-    pub request: Options,
+    pub metric: MetricOptions,
 }
 
 /// A process's name, or its number as TOML number or text.
@@ -280,9 +267,9 @@ impl Kind for Wait {
         if interval < SHORTEST_INTERVAL {
             scope.problem("interval", format!("{} is shorter than 10ms", show(interval)), None);
         }
-        let attempt = typed.attempt_timeout.map_or(ATTEMPT, |span| span.0);
+        let attempt = typed.try_timeout.map_or(ATTEMPT, |span| span.0);
         if attempt.is_zero() {
-            scope.problem("attempt-timeout", "in no time nothing can be tried", None);
+            scope.problem("try-timeout", "in no time nothing can be tried", None);
         }
         let consecutive = typed.consecutive.map_or(1, |count| count.0);
         if consecutive == 0 {
@@ -346,9 +333,9 @@ fn mean_condition(typed: WaitTyped, scope: &mut Scope<'_>) -> Option<Condition> 
     }
     if let Some(http) = typed.http {
         // Either place is empty: the tables are the file's, the flat options the command line's.
-        let request = if flat.request == Options::default() { http.request } else { flat.request };
+        let request = if flat.metric.request == Options::default() { http.request } else { flat.metric.request };
         let status = if flat.status.is_empty() { http.status } else { flat.status };
-        let json = http.json.or_else(|| flat.pointer.map(|pointer| (pointer, flat.want)));
+        let json = http.json.or_else(|| flat.metric.pointer.map(|pointer| (pointer, flat.metric.want)));
         let mut request = Request::mean("http", &http.url, request, scope)?;
         request.keep = Statuses(status.clone());
         let status = if status.is_empty() { vec![Status(200, 299)] } else { status };
@@ -397,18 +384,8 @@ fn mean_condition(typed: WaitTyped, scope: &mut Scope<'_>) -> Option<Condition> 
             }
         };
     }
-    if let Some(mut metric) = typed.metric {
-        if flat != Flat::default() {
-            metric = MetricTyped {
-                url: metric.url,
-                name: flat.metric_name,
-                labels: flat.labels,
-                pointer: flat.pointer,
-                want: flat.want,
-                request: flat.request,
-            };
-        }
-        return Some(Condition::Metric(Box::new(Metric::mean(metric, scope)?)));
+    if let Some(metric) = typed.metric {
+        return Some(Condition::Metric(Box::new(Metric::mean(flat.metric.complete(metric), scope)?)));
     }
     None
 }
@@ -489,7 +466,7 @@ impl Condition {
 }
 
 async fn blocking(work: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), String> {
-    spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+    task::blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 fn file_contains(path: &std::path::Path, text: &str) -> Result<(), String> {

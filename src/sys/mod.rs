@@ -3,5 +3,8 @@
 
 pub mod child;
 pub mod file;
+pub mod memory;
 pub mod pidfd;
 pub mod signal;
+#[cfg(all(panic = "abort", target_env = "musl"))]
+mod unwind;
