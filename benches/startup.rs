@@ -114,7 +114,9 @@ fn inits(boathook: &Path, nothing: &Path, folder: &Path) {
 }
 
 fn hooks(boathook: &Path, nothing: &Path, folder: &Path) {
-    println!("`boathook shutdown` with an empty plan, median of {ROUNDS} (bar: at most 3 × a static program that does nothing)");
+    println!(
+        "`boathook shutdown` with an empty plan, median of {ROUNDS} (bar: at most 3 × a static program that does nothing)"
+    );
     let (config, port) = config(folder);
     let mut agent = quiet(boathook, "bench-agent");
     let agent = agent.arg("run").arg("--config").arg(config).args(["--", "sleep", "600"]).spawn().expect("it starts");
@@ -141,7 +143,12 @@ fn listening(boathook: &Path, folder: &Path) {
     for _ in 0..50 {
         let (mut reader, writer) = std::io::pipe().expect("a pipe");
         let mut command = quiet(boathook, "bench-listening");
-        command.arg("run").arg("--config").arg(&config).args(["--", "sh", "-c", "echo started; exec sleep 600"]).stdout(writer);
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(&config)
+            .args(["--", "sh", "-c", "echo started; exec sleep 600"])
+            .stdout(writer);
         let begun = Instant::now();
         let agent = Ended(command.spawn().expect("it starts"));
         drop(command);
@@ -159,7 +166,11 @@ fn listening(boathook: &Path, folder: &Path) {
     }
     for (what, times) in [("the port accepts", connected), ("the main process runs (a shell)", started)] {
         let worst = times.iter().max().copied().unwrap_or_default();
-        println!("  {what:<34} {:>8.3} ms   worst {:>8.3} ms", median(times).as_secs_f64() * 1000.0, worst.as_secs_f64() * 1000.0);
+        println!(
+            "  {what:<34} {:>8.3} ms   worst {:>8.3} ms",
+            median(times).as_secs_f64() * 1000.0,
+            worst.as_secs_f64() * 1000.0
+        );
     }
     println!();
 }
@@ -176,7 +187,11 @@ fn idle(boathook: &Path, folder: &Path) {
     let before = status_of(&agent.0, "voluntary_ctxt_switches:");
     thread::sleep(Duration::from_secs(seconds));
     let (after, resident) = (status_of(&agent.0, "voluntary_ctxt_switches:"), status_of(&agent.0, "VmRSS:"));
-    println!("  after {seconds} s: VmRSS {resident} kB, {} voluntary context switches, {} threads", after - before, status_of(&agent.0, "Threads:"));
+    println!(
+        "  after {seconds} s: VmRSS {resident} kB, {} voluntary context switches, {} threads",
+        after - before,
+        status_of(&agent.0, "Threads:")
+    );
 }
 
 fn status_of(child: &Child, key: &str) -> u64 {

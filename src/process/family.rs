@@ -4,13 +4,13 @@
 //! gone escapes, and so does one of another user where the agent may not read that one's environment.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{find, reaper};
@@ -26,8 +26,8 @@ pub const MARKER: &str = "BOATHOOK_STEP";
 const LONGEST_SEARCH: Duration = Duration::from_millis(25);
 
 /// Between two looks there may be new processes, forked before their parent died. Each look sees fewer; a bound
-/// keeps a fork bomb from holding us.
-const LOOKS: usize = 16;
+/// keeps a fork bomb that is faster than us from keeping the thread for ever.
+const LONGEST_HUNT: Duration = Duration::from_secs(2);
 
 /// What one step has started.
 #[derive(Clone, Debug)]
@@ -72,47 +72,53 @@ impl Family {
         Guard { family: self, number, armed: true }
     }
 
-    /// The pids of all that run now.
-    pub fn members(&self) -> Vec<i32> {
+    /// Looks at all processes once and kills those of the family that are not in `killed` yet; whether there were any.
+    ///
+    /// Each is killed in the moment in which it is seen: a process that forks and ends a thousand times a second would
+    /// be another one by the time that all have been looked at. New pids are mostly higher than all others, so a look
+    /// that goes upwards meets its successor.
+    fn look(&self, killed: &mut BTreeMap<i32, u64>) -> bool {
         let own = rustix::process::getpid().as_raw_nonzero().get();
-        let all: Vec<_> = find::processes()
-            .filter_map(|pid| Some((pid, find::read_stat(pid)?)))
-            .filter(|(pid, stat)| *pid != own && stat.started >= self.since && !stat.is_dead())
-            .collect();
-        let mut members: BTreeSet<i32> = all
-            .iter()
-            .filter(|(pid, stat)| stat.group == self.group || has_marker(*pid, &self.marker))
-            .map(|(pid, _)| *pid)
-            .collect();
-        loop {
-            let before = members.len();
-            for (pid, stat) in &all {
-                if members.contains(&stat.parent) {
-                    members.insert(*pid);
-                }
+        let mut found = false;
+        let mut others = Vec::new();
+        for pid in find::processes().filter(|pid| *pid != own) {
+            let Some(stat) = find::read_stat(pid) else { continue };
+            if stat.is_dead() || stat.started < self.since || killed.get(&pid) == Some(&stat.started) {
+                continue;
             }
-            if members.len() == before {
-                return members.into_iter().collect();
+            if stat.group == self.group || has_marker(pid, &self.marker) {
+                let _ = signal::send(pid, libc::SIGKILL);
+                killed.insert(pid, stat.started);
+                found = true;
+            } else {
+                others.push((pid, stat));
+            }
+        }
+        loop {
+            let before = others.len();
+            others.retain(|(pid, stat)| {
+                let is_child = killed.contains_key(&stat.parent);
+                if is_child {
+                    let _ = signal::send(*pid, libc::SIGKILL);
+                    killed.insert(*pid, stat.started);
+                    found = true;
+                }
+                !is_child
+            });
+            if others.len() == before {
+                return found;
             }
         }
     }
 
-    fn kill_all(&self) {
+    /// Kills until a look finds nobody, or for `longest`. A process that was killed may take a moment to go; it forks
+    /// no more.
+    fn kill_all(&self, longest: Duration) {
+        let until = Instant::now() + longest;
         let _ = signal::send_group(self.group, libc::SIGKILL);
-        let mut killed = BTreeSet::new();
-        for _ in 0..LOOKS {
-            let mut found = false;
-            for pid in self.members() {
-                // A process that is killed may take a moment to go; it forks no more.
-                if killed.insert(pid) {
-                    found = true;
-                    let _ = signal::send(pid, libc::SIGKILL);
-                }
-            }
-            if !found {
-                return;
-            }
-        }
+        // With their start times: in such a storm pids are used again soon.
+        let mut killed = BTreeMap::new();
+        while self.look(&mut killed) && Instant::now() < until {}
     }
 }
 
@@ -132,7 +138,7 @@ impl Guard {
     pub async fn end(self) {
         // The guard goes with the search: if that is dropped before it began, the guard's own drop kills.
         let search = crate::task::blocking(move || {
-            self.family.kill_all();
+            self.family.kill_all(LONGEST_HUNT);
             self.leave();
         });
         let _ = search.await;
@@ -160,7 +166,7 @@ pub(super) fn kill(families: Vec<Family>) {
     let (sender, done) = mpsc::channel();
     let copy = families.clone();
     let search = move || {
-        copy.iter().for_each(Family::kill_all);
+        copy.iter().for_each(|family| family.kill_all(LONGEST_HUNT));
         let _ = sender.send(());
     };
     match thread::Builder::new().spawn(search) {
@@ -168,7 +174,7 @@ pub(super) fn kill(families: Vec<Family>) {
             let _ = done.recv_timeout(LONGEST_SEARCH);
         }
         // No thread to be had, as under a limit on pids: then the search is done here.
-        Err(_) => families.iter().for_each(Family::kill_all),
+        Err(_) => families.iter().for_each(|family| family.kill_all(LONGEST_SEARCH)),
     }
 }
 

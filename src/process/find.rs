@@ -46,6 +46,13 @@ pub(super) fn read_environment(pid: i32) -> Option<Vec<u8>> {
     file::read_start_of_regular(Path::new(&format!("/proc/{pid}/environ")), ENVIRONMENT_LIMIT).ok()
 }
 
+/// The children that a thread of this process has started; none where the kernel does not list them
+/// (`CONFIG_PROC_CHILDREN`).
+pub(super) fn children(thread: i32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/self/task/{thread}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// Whether the process runs; a zombie does not.
 pub fn is_running(pid: i32) -> bool {
     match read_stat(pid) {

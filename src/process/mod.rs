@@ -18,7 +18,7 @@ pub use family::{Family, MARKER};
 pub use main_process::MainProcess;
 pub use names::{name_of_signal, signal_by_name};
 pub use output::{Capture, Source};
-pub use reaper::{Child, Processes, running_steps};
+pub use reaper::{Birth, Child, Processes, running_steps};
 pub use signals::{Received, Signals, forwardable};
 pub use spawn::SpawnError;
 pub use status::ExitStatus;

@@ -11,13 +11,14 @@ use std::{
     os::unix::net::UnixStream,
     process::Command,
     sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 use signal_hook::{SigId, consts::SIGCHLD, low_level};
 use tokio::sync::watch;
 
-use super::{ExitStatus, Family, family, names, spawn};
+use super::{ExitStatus, Family, family, find, names, spawn};
 use crate::sys::signal;
 
 /// The right to start processes, and the knowledge of those that run. Cheap to clone.
@@ -135,6 +136,18 @@ impl Processes {
         child
     }
 
+    /// As [`Processes::spawn`], for a caller that may be given up: until its program runs, the new process has neither
+    /// mark nor group, and nothing would end it if that program is on a mount that hangs. `birth` can.
+    ///
+    /// # Errors
+    /// As [`Processes::spawn`], and `Interrupted` when the birth was given up before.
+    pub fn spawn_for(&self, birth: &Birth, command: &mut Command) -> io::Result<Child> {
+        birth.begin()?;
+        let child = self.spawn(command);
+        birth.end();
+        child
+    }
+
     /// Orphans reaped so far.
     pub fn orphans(&self) -> u64 {
         table().orphans
@@ -213,6 +226,71 @@ impl Child {
     }
 }
 
+/// A process that is being started by another thread and can be given up meanwhile. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Birth(Arc<Mutex<Stage>>);
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Before,
+    /// By the thread of this id.
+    Under(i32),
+    Over,
+    GivenUp,
+}
+
+/// How long giving up looks for a process that is about to be forked: that takes microseconds, and some milliseconds
+/// where there is much memory to map.
+const LONGEST_FORK: Duration = Duration::from_millis(25);
+
+impl Birth {
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.0.lock().expect("no holder of this lock can panic")
+    }
+
+    fn begin(&self) -> io::Result<()> {
+        let mut stage = self.stage();
+        if matches!(*stage, Stage::GivenUp) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        *stage = Stage::Under(rustix::thread::gettid().as_raw_nonzero().get());
+        Ok(())
+    }
+
+    fn end(&self) {
+        *self.stage() = Stage::Over;
+    }
+
+    /// Nothing is born of it any more, or it is killed in the middle.
+    pub fn give_up(&self) {
+        let until = Instant::now() + LONGEST_FORK;
+        loop {
+            let mut stage = self.stage();
+            let Stage::Under(thread) = *stage else {
+                if matches!(*stage, Stage::Before) {
+                    *stage = Stage::GivenUp;
+                }
+                return;
+            };
+            // The stage stays locked, so that the thread cannot go on to start something else meanwhile. Of its
+            // children only this one is not known yet.
+            let known = table();
+            let unborn: Vec<i32> =
+                find::children(thread).into_iter().filter(|pid| !known.running.contains_key(pid)).collect();
+            for pid in &unborn {
+                let _ = signal::send(*pid, libc::SIGKILL);
+            }
+            drop(known);
+            drop(stage);
+            if !unborn.is_empty() || Instant::now() >= until {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 /// Takes the handler away when the runtime ends the task.
 struct Registered(SigId);
 
@@ -230,7 +308,9 @@ async fn serve(reader: tokio::net::UnixStream, _registered: Registered) {
         // One SIGCHLD may stand for many deaths (signals do not queue), and many bytes for none.
         while reader.try_read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
         let before = table().orphans;
-        reap();
+        while reap() {
+            tokio::task::yield_now().await;
+        }
         let orphans = table().orphans - before;
         if orphans > 0 {
             tracing::debug!(count = orphans, "orphans reaped");
@@ -238,8 +318,12 @@ async fn serve(reader: tokio::net::UnixStream, _registered: Registered) {
     }
 }
 
-/// Takes every status there is.
-fn reap() {
+/// Statuses taken in one go: one takes about 10 us, so that timers are not a millisecond late for them.
+const MOST_AT_ONCE: usize = 64;
+
+/// Takes the statuses there are; whether there may be more. Not all in one go: processes may end faster than their
+/// statuses can be taken, for as long as a step lets them, and nothing else runs meanwhile.
+fn reap() -> bool {
     let table = &mut *table();
     // UNTRACED: a main process that is stopped at a terminal must not hang there.
     let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
@@ -251,16 +335,17 @@ fn reap() {
                 settle(table, pid, status);
             }
         }
-        return;
+        return false;
     }
-    loop {
+    for _ in 0..MOST_AT_ONCE {
         match rustix::process::wait(options) {
             Ok(Some((pid, status))) => settle(table, pid.as_raw_nonzero().get(), status),
             Err(rustix::io::Errno::INTR) => {}
             // Nobody has ended, or there is no child at all (ECHILD).
-            Ok(None) | Err(_) => return,
+            Ok(None) | Err(_) => return false,
         }
     }
+    true
 }
 
 fn settle(table: &mut Table, pid: i32, status: WaitStatus) {

@@ -26,7 +26,7 @@ use super::{Context, End, Kind};
 use crate::{
     duration::show,
     problem::Scope,
-    process::{Capture, Child, ExitStatus, Family, MARKER, Processes, Source, SpawnError, family, spawn, user},
+    process::{Birth, Capture, Child, ExitStatus, Family, MARKER, Processes, Source, SpawnError, family, spawn, user},
     redact::is_secret,
     sys::child,
 };
@@ -235,18 +235,29 @@ fn text_as_file(text: &str) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// Gives a start up when it is dropped.
+struct GiveUp(Birth);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
+}
+
 impl Attempt {
     /// Starts the command on a thread of its own: the user files, the folder and the program may be on a mount
     /// that hangs. If the caller is gone when it has started, it is killed.
     async fn start(self, processes: &Processes) -> Result<(Child, family::Guard), SpawnError> {
-        let processes = processes.clone();
-        let started = crate::task::blocking(move || self.start_now(&processes)).await;
+        let (processes, birth) = (processes.clone(), Birth::default());
+        // Also when it is over: then this does nothing.
+        let _given_up = GiveUp(birth.clone());
+        let started = crate::task::blocking(move || self.start_now(&processes, &birth)).await;
         started.unwrap_or_else(|_| {
             Err(SpawnError { text: "the agent is ending".into(), code: spawn::CODE_NOT_EXECUTABLE, passes: false })
         })
     }
 
-    fn start_now(self, processes: &Processes) -> Result<(Child, family::Guard), SpawnError> {
+    fn start_now(self, processes: &Processes, birth: &Birth) -> Result<(Child, family::Guard), SpawnError> {
         let Self { exec, stdin, stdout, stderr } = self;
         let marker = family::new_marker();
         let program = &exec.command[0];
@@ -266,7 +277,7 @@ impl Attempt {
                 passes: false,
             })?;
         }
-        let child = processes.spawn(&mut command).map_err(|error| exec.explain(&error))?;
+        let child = processes.spawn_for(birth, &mut command).map_err(|error| exec.explain(&error))?;
         let guard = Family::new(child.pid(), marker).guard();
         Ok((child, guard))
     }

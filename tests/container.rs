@@ -1,0 +1,414 @@
+//! The image that the Dockerfile builds, as a real container: the agent is its PID 1, called from the node's side of the
+//! bridge as the kubelet does, and by exec. Needs podman and root; what cannot be tried is named.
+
+mod life_support;
+mod support {
+    pub mod probe_path;
+}
+
+use std::{
+    fs,
+    io::Write,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use boathook::{process::find, sys::signal};
+use life_support::{LONG, call, is_root, not_run, poll};
+use support::probe_path::probe;
+
+/// One after the other: they share an image, and its last user removes it.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Machines on which the limits of this process are lower than podman's defaults refuse to raise them.
+const LIMITS: [&str; 4] = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"];
+
+fn podman(words: &[&str]) -> Output {
+    Command::new("podman").args(words).stdin(Stdio::null()).output().expect("podman")
+}
+
+/// Its stdout, or a panic with all that it said.
+fn say(words: &[&str]) -> String {
+    let output = podman(words);
+    assert!(output.status.success(), "podman {words:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The static binary: `make test` names it; without it the one that cargo has built, or builds now.
+fn static_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("BOATHOOK_DIST") {
+        return path.into();
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let path = folder.join("target").join(&target).join("release/boathook");
+    if !path.exists() {
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--release", "--quiet", "--bin", "boathook", "--target", &target])
+            .current_dir(folder)
+            .env("CARGO_TARGET_DIR", folder.join("target"))
+            .status();
+        assert!(built.is_ok_and(|status| status.success()), "the static binary does not build");
+    }
+    path
+}
+
+/// The image, built for one test; dropped, it is gone.
+struct Image {
+    id: String,
+    runtime: &'static str,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Image {
+    /// None where there is no podman that works.
+    fn build() -> Option<Self> {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = Command::new("podman").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !version.is_ok_and(|status| status.success()) {
+            not_run("a container from the Dockerfile", "there is no podman that works");
+            return None;
+        }
+        if !is_root() {
+            not_run("a container from the Dockerfile", "only root's containers have a bridge that the host can call");
+            return None;
+        }
+        let context = tempfile::tempdir().expect("a folder");
+        fs::create_dir(context.path().join("dist")).expect("a folder");
+        let machine = std::env::consts::ARCH;
+        let name = format!("dist/boathook-{machine}-unknown-linux-musl");
+        fs::copy(static_binary(), context.path().join(name)).expect("copied");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile").display().to_string();
+        let note = context.path().join("id").display().to_string();
+        let (argument, context) = (format!("MACHINE={machine}"), context.path().display().to_string());
+        let words = [
+            "build",
+            "--quiet",
+            "--layers=false",
+            "--target",
+            "from-dist",
+            "--build-arg",
+            &argument,
+            "--iidfile",
+            &note,
+        ];
+        say(&[&words[..], &["--file", &file, &context]].concat());
+        let id = fs::read_to_string(&note).expect("an id").trim().trim_start_matches("sha256:").to_owned();
+        let mut image = Self { id, runtime: "", _turn: turn };
+        // Whichever of them works here: crun, podman's own choice, needs a newer set of cgroups than some machines have.
+        let mut why = String::new();
+        for runtime in ["runc", "crun"] {
+            image.runtime = runtime;
+            let output = image.run(&["--rm"], &["--version"]);
+            if output.status.success() {
+                assert!(String::from_utf8_lossy(&output.stdout).starts_with("boathook "), "{output:?}");
+                return Some(image);
+            }
+            why.push_str(&String::from_utf8_lossy(&output.stderr));
+        }
+        not_run("a container from the Dockerfile", &why);
+        None
+    }
+
+    fn run(&self, options: &[&str], arguments: &[&str]) -> Output {
+        let words = [&["--runtime", self.runtime, "run"], &LIMITS[..], options, &[&self.id], arguments].concat();
+        podman(&words)
+    }
+
+    /// Starts a container with this configuration, `/data` shared with the test and the host's programs under `/usr`.
+    fn start(&self, config: &str, options: &[&str], arguments: &[&str]) -> Container {
+        let folder = tempfile::tempdir().expect("a folder");
+        // The container's user need not be root.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("ours");
+        for name in ["etc", "data"] {
+            fs::create_dir(folder.path().join(name)).expect("a folder");
+        }
+        fs::set_permissions(folder.path().join("data"), fs::Permissions::from_mode(0o777)).expect("ours");
+        fs::write(folder.path().join("etc/boathook.toml"), config).expect("written");
+        let volume = |name: &str, at: &str| format!("{}:{at}", folder.path().join(name).display());
+        let (etc, data) = (volume("etc", "/etc/boathook:ro"), volume("data", "/data"));
+        let shared = ["--volume", &etc, "--volume", &data, "--detach"];
+        let output = self.run(&[&shared, options].concat(), arguments);
+        assert!(output.status.success(), "{output:?}");
+        let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Container { id, folder }
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = podman(&["rmi", &self.id]);
+    }
+}
+
+/// A container that runs; dropped, it is gone.
+struct Container {
+    id: String,
+    folder: tempfile::TempDir,
+}
+
+impl Container {
+    fn inspect(&self, what: &str) -> String {
+        say(&["inspect", "--format", &format!("{{{{.{what}}}}}"), &self.id])
+    }
+
+    /// Both streams, as the container runtime keeps them.
+    fn log(&self) -> String {
+        let output = podman(&["logs", &self.id]);
+        [output.stdout, output.stderr].iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+    }
+
+    fn wait_for_log(&self, text: &str) {
+        assert!(poll(LONG, || self.log().contains(text).then_some(())).is_some(), "no `{text}`: {}", self.log());
+    }
+
+    /// Where the node reaches it: its own address on the bridge, called from the gateway's.
+    fn address(&self) -> SocketAddr {
+        self.wait_for_log("listening");
+        format!("{}:4665", self.inspect("NetworkSettings.IPAddress")).parse().expect("an address")
+    }
+
+    fn exec(&self, words: &[&str]) -> Output {
+        podman(&[&["exec", &self.id], words].concat())
+    }
+
+    fn data(&self, name: &str) -> PathBuf {
+        self.folder.path().join("data").join(name)
+    }
+
+    /// SIGTERM, and KILL after so many seconds; gives the exit code and how long it took.
+    fn stop(&self, grace: u32) -> (String, Duration) {
+        let begun = Instant::now();
+        say(&["stop", "--time", &grace.to_string(), &self.id]);
+        (self.inspect("State.ExitCode"), begun.elapsed())
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of container {}\n{}---", self.id, self.log());
+        }
+        let _ = podman(&["rm", "--force", "--time", "0", "--volumes", &self.id]);
+    }
+}
+
+/// A main process in an image that has nothing but the agent.
+const SLEEPS: [&str; 6] = ["/boathook", "step", "sleep", "1000s", "--timeout", "1000s"];
+
+fn under_run(main: &[&'static str]) -> Vec<&'static str> {
+    [&["run", "--"], main].concat()
+}
+
+/// The host's programs, so that the container has a shell to be PID 1 for. Not part of the image.
+const PROGRAMS: [&str; 8] = [
+    "--volume",
+    "/usr:/usr:ro",
+    "--volume",
+    "/usr/bin:/bin:ro",
+    "--volume",
+    "/usr/lib:/lib:ro",
+    "--volume",
+    "/usr/lib64:/lib64:ro",
+];
+
+const GATEWAY: &str = "[server]\nallow-from = ['gateway']\n";
+
+#[test]
+fn the_classic_hooks_without_a_shell() {
+    let Some(image) = Image::build() else { return };
+    let config = include_str!("../examples/classic-hooks-pod/boathook.toml");
+    let config = config.replace("sleep = \"10s\"", "sleep = \"1s\"").replace("/var/tmp/", "/data/");
+    let container = image.start(&config, &["--env", "BOATHOOK_TOKEN=0123456789abcdef0123"], &under_run(&SLEEPS));
+    let address = container.address();
+    // To the kubelet a refusal is a connection dropped without an answer: nothing else fails its hook.
+    assert!(call(address, "/shutdown", "").is_err());
+    let token = "Authorization: Bearer 0123456789abcdef0123\r\n";
+    assert_eq!(call(address, "/started", token).expect("an answer").status, 200);
+    let written = poll(LONG, || fs::read_to_string(container.data("hello.txt")).ok());
+    assert_eq!(written.as_deref(), Some("Hello postStart!\n"));
+    let answer = call(address, "/shutdown", token).expect("an answer");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert!(answer.took >= Duration::from_secs(1) && answer.body.len() < 10 << 10, "{:?}", answer.took);
+    // `step` ends with 1 when it is stopped before it is done.
+    let (code, took) = container.stop(10);
+    assert_eq!(code, "1");
+    assert!(took < Duration::from_secs(5), "pre-stop was not run again: {took:?}");
+}
+
+#[test]
+fn the_gateway_is_the_kubelet_and_a_stop_runs_pre_stop() {
+    let Some(image) = Image::build() else { return };
+    let config = format!(
+        "grace-period = '10s'\n{GATEWAY}[[pre-stop.step]]\nsleep = '700ms'\n\
+         [[pre-stop.step]]\nfile = {{ touch = '/data/stopped' }}\n\
+         [[post-stop.step]]\nfile = {{ touch = '/data/after' }}\n"
+    );
+    let container = image.start(&config, &["--publish", "127.0.0.1::4665"], &under_run(&SLEEPS));
+    let address = container.address();
+    assert_eq!(call(address, "/ready", "Connection: close\r\n").expect("an answer").status, 200);
+    assert_eq!(call(address, "/started", "").expect("an answer").status, 200);
+    // A neighbour on the bridge is not the gateway.
+    let neighbour = image.run(
+        &["--rm"],
+        &["step", "http", &format!("http://{address}/shutdown"), "--succeed", "403", "--timeout", "5s"],
+    );
+    assert!(neighbour.status.success(), "{neighbour:?}");
+    let (code, took) = container.stop(10);
+    assert_eq!(code, "1");
+    assert!(took >= Duration::from_millis(700) && took < Duration::from_secs(6), "{took:?}");
+    assert!(container.data("stopped").exists() && container.data("after").exists());
+    let log = container.log();
+    let place = |text: &str| log.find(text).unwrap_or_else(|| panic!("no `{text}`: {log}"));
+    assert!(place("hook=\"pre-stop\"") < place("stop signal passed on"));
+    assert!(place("stop signal passed on") < place("main process ended"));
+    assert!(place("main process ended") < place("hook=\"post-stop\""));
+}
+
+#[test]
+fn exec_hooks_speak_through_the_containers_log() {
+    let Some(image) = Image::build() else { return };
+    let steps = "[[post-start.step]]\nname = 'hello'\nfile = { write = '/data/hello', content = 'x' }\n\
+        [[pre-stop.step]]\nname = 'goodbye'\nfile = { touch = '/no/such/folder/x' }\n";
+    // With an agent that is the entrypoint, and without any: PID 1 is then a program that knows nothing of hooks.
+    let with_agent = format!("{GATEWAY}{steps}");
+    for (config, arguments) in [(with_agent.as_str(), under_run(&SLEEPS)), (steps, SLEEPS[1..].to_vec())] {
+        let container = image.start(config, &[], &arguments);
+        if arguments[0] == "run" {
+            container.wait_for_log("main process started");
+        }
+        let started = container.exec(&["/boathook", "started"]);
+        assert!(started.status.success() && container.data("hello").exists(), "{started:?}");
+        let shutdown = container.exec(&["/boathook", "shutdown"]);
+        assert_eq!(shutdown.status.code(), Some(1), "{shutdown:?}");
+        let said = String::from_utf8_lossy(&shutdown.stderr);
+        let line = said.lines().find(|line| line.starts_with("boathook: ")).unwrap_or_default();
+        assert!(line.contains("step \"goodbye\": /no/such/folder/x: "), "{said}");
+        for name in ["hello", "goodbye"] {
+            container.wait_for_log(&format!("step=\"{name}\""));
+        }
+        if arguments[0] == "run" {
+            assert!(container.exec(&["/boathook", "live"]).status.success());
+            let report = container.exec(&["/boathook", "report", "--json"]);
+            assert!(String::from_utf8_lossy(&report.stdout).contains("goodbye"), "{report:?}");
+        } else {
+            assert_eq!(container.exec(&["/boathook", "status"]).status.code(), Some(69));
+        }
+    }
+}
+
+#[test]
+fn without_any_right_on_a_read_only_root() {
+    let Some(image) = Image::build() else { return };
+    let config = format!(
+        "grace-period = '10s'\n{GATEWAY}[[pre-stop.step]]\nname = 'root'\non-failure = 'continue'\nfile = {{ touch = '/x' }}\n\
+         [[pre-stop.step]]\nname = 'volume'\nfile = {{ touch = '/data/x' }}\n\
+         [[pre-stop.step]]\nname = 'exec'\nexec = ['/boathook', '--version']\n\
+         [[pre-stop.step]]\nname = 'drain'\ndrain = {{ ports = [8080], settle = '100ms', quiet-min = '50ms' }}\n"
+    );
+    let hard = ["--user", "65534", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"];
+    let container = image.start(&config, &[&hard[..], &["--read-only-tmpfs=false"]].concat(), &under_run(&SLEEPS));
+    let answer = call(container.address(), "/shutdown", "").expect("an answer");
+    let report = answer.report();
+    let of = |name: &str| report["steps"].as_array().into_iter().flatten().find(|step| step["name"] == name).cloned();
+    let root = of("root").unwrap_or_default();
+    assert!(root["reason"].as_str().is_some_and(|reason| reason.contains("Read-only")), "{report}");
+    for name in ["volume", "exec", "drain"] {
+        assert_eq!(of(name).unwrap_or_default()["outcome"], "succeeded", "{report}");
+    }
+    let ready = container.exec(&["/boathook", "ready"]);
+    assert_eq!(ready.status.code(), Some(1), "the same user may ask: {ready:?}");
+    assert_eq!(container.stop(10).0, "1");
+}
+
+#[test]
+fn installs_itself_into_a_volume() {
+    let Some(image) = Image::build() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("ours");
+    let volume = format!("{}:/shared", folder.path().display());
+    let output = image.run(&["--rm", "--user", "65534", "--read-only", "--volume", &volume], &["install", "/shared"]);
+    assert!(output.status.success(), "{output:?}");
+    let installed = folder.path().join("boathook");
+    assert!(fs::read(&installed).expect("there") == fs::read(static_binary()).expect("there"), "it is another file");
+    assert_eq!(fs::metadata(&installed).expect("there").permissions().mode() & 0o777, 0o755);
+    let version = Command::new(&installed).arg("--version").output().expect("it runs");
+    assert!(version.status.success());
+}
+
+#[test]
+fn exit_codes_and_signals_go_through() {
+    let Some(image) = Image::build() else { return };
+    // Each is a container; all 256 are tried in a bare PID namespace, in `pid1.rs`.
+    for (command, expected) in
+        [("exit 0", 0), ("exit 1", 1), ("exit 126", 126), ("exit 255", 255), ("kill -9 $$", 137), ("kill -6 $$", 134)]
+    {
+        let output = image.run(&[&["--rm"], &PROGRAMS[..]].concat(), &["run", "--", "/bin/sh", "-c", command]);
+        // Without a configuration nobody may call hooks by the port, but nothing needs one here.
+        assert_eq!(output.status.code(), Some(expected), "{command}: {output:?}");
+    }
+    let output = image.run(&["--rm"], &["run", "--", "/no/such/program"]);
+    assert_eq!(output.status.code(), Some(127), "{output:?}");
+
+    let probe = format!("{}:/probe:ro", probe(&[]).get_program().display());
+    let container = image.start(
+        GATEWAY,
+        &[&PROGRAMS[..], &["--volume", &probe]].concat(),
+        &["run", "--", "/probe", "echo-signals"],
+    );
+    container.wait_for_log("ready\n");
+    let pid: i32 = container.inspect("State.Pid").parse().expect("a pid");
+    let mut expected = String::from("ready\n");
+    for number in boathook::process::forwardable() {
+        signal::send(pid, number).expect("it runs");
+        expected.push_str(&format!("{number}\n"));
+        // Many are pending at once otherwise, and those come in the order of their numbers.
+        let stdout = || String::from_utf8_lossy(&podman(&["logs", &container.id]).stdout).into_owned();
+        let arrived = poll(LONG, || (stdout() == expected).then_some(()));
+        assert!(arrived.is_some(), "{number}: {}", stdout());
+    }
+}
+
+#[test]
+fn reaps_a_thousand_orphans() {
+    let Some(image) = Image::build() else { return };
+    let group: String = (0..50)
+        .map(|n| {
+            let script = "until [ -e /data/go ]; do sleep 0.1; done";
+            format!("[[pre-stop.step.group]]\nname = 'g{n}'\nexec = ['/bin/sh', '-c', '{script}']\n")
+        })
+        .collect();
+    let config = format!("{GATEWAY}[[pre-stop.step]]\nname = 'fifty'\n{group}");
+    // They wait until the FIFO's last writer has gone: this test.
+    let script = "mkfifo -m 666 /data/gate; exec 3</data/gate; i=0; while [ $i -lt 20 ]; do \
+        sh -c 'j=0; while [ $j -lt 50 ]; do cat <&3 >/dev/null & j=$((j+1)); done'; i=$((i+1)); done; \
+        echo all are there; exec sleep 1000 3<&-";
+    let container = image.start(&config, &PROGRAMS, &["run", "--", "/bin/sh", "-c", script]);
+    let gate = poll(LONG, || {
+        let gate = container.data("gate");
+        gate.exists().then(|| fs::OpenOptions::new().write(true).open(gate).expect("the shell reads it"))
+    });
+    let mut gate = gate.expect("a FIFO");
+    gate.flush().expect("nothing to write");
+    container.wait_for_log("all are there\n");
+    let pid: i32 = container.inspect("State.Pid").parse().expect("a pid");
+    let children = |name: &str| {
+        find::processes().filter_map(find::read_stat).filter(|stat| stat.parent == pid && stat.name == name).count()
+    };
+    assert!(poll(LONG, || (children("cat") == 1000).then_some(())).is_some(), "{}", children("cat"));
+    let address = container.address();
+    let shutdown = std::thread::spawn(move || call(address, "/shutdown", "").map(|answer| answer.body));
+    assert!(poll(LONG, || (children("sh") == 50).then_some(())).is_some(), "{}", children("sh"));
+    fs::write(container.data("go"), "").expect("written");
+    drop(gate);
+    let body = shutdown.join().expect("no panic").expect("an answer");
+    assert!(body.starts_with("{\"hook\":\"pre-stop\",\"outcome\":\"succeeded\""), "{body}");
+    let zombies =
+        || find::processes().filter_map(find::read_stat).filter(|stat| stat.parent == pid && stat.is_dead()).count();
+    let clean = poll(LONG, || (children("cat") == 0 && zombies() == 0).then_some(()));
+    assert!(clean.is_some(), "{} orphans, {} zombies", children("cat"), zombies());
+}
