@@ -56,7 +56,7 @@ pub async fn run(config: Config, command: &[OsString]) -> Result<u8, Fatal> {
     agent.enter(Phase::Ended);
     service.close().await;
     // A signal that comes now must not change the exit code that is passed on.
-    std::mem::forget(signals);
+    let _caught_to_the_end = std::mem::ManuallyDrop::new(signals);
     Ok(code)
 }
 

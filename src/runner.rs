@@ -167,7 +167,7 @@ fn log_end(hook: Hook, step: &Step, outcome: Outcome, took: Duration, reason: &s
     let (hook, name, took) = (hook.name(), step.name.as_str(), show(took));
     match outcome {
         Outcome::Failed | Outcome::TimedOut | Outcome::GivenUp => {
-            warn!(hook, step = name, outcome = outcome.name(), %took, reason, "step ended")
+            warn!(hook, step = name, outcome = outcome.name(), %took, reason, "step ended");
         }
         _ => info!(hook, step = name, outcome = outcome.name(), %took, reason, "step ended"),
     }

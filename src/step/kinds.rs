@@ -30,7 +30,7 @@ macro_rules! kinds {
         pub enum Action {
             /// Several steps at once.
             Group(Vec<Step>),
-            $($(#[doc = $about])+ $variant($kind),)+
+            $($(#[doc = $about])+ $variant(Box<$kind>),)+
         }
 
         /// The names of all kinds, for messages.
@@ -61,7 +61,7 @@ macro_rules! kinds {
                     let place = scope.place.clone();
                     // On the command line the step has no place around it.
                     scope.place = if place.is_empty() { $name.into() } else { format!("{place}: {}", $name) };
-                    let action = <$kind as Kind>::mean(typed, scope).map(Action::$variant);
+                    let action = <$kind as Kind>::mean(typed, scope).map(|kind| Action::$variant(Box::new(kind)));
                     scope.place = place;
                     return action;
                 })+
@@ -88,6 +88,7 @@ macro_rules! kinds {
 
         /// Run one step by hand, without a configuration file
         #[derive(Debug, clap::Subcommand)]
+        #[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
         pub enum StepCommand {
             $($(#[doc = $about])+ #[command(name = $name)] $variant {
                 #[command(flatten)]
