@@ -192,8 +192,7 @@ async fn run_step(
             biased;
             ended = &mut attempts => break ended,
             () = tokio::time::sleep_until(limit) => {
-                let doing = progress.now();
-                let doing = if doing.is_empty() { String::new() } else { format!(": {doing}") };
+                let doing = doing(&progress);
                 break Ended::new(Outcome::TimedOut, format!("timed out after {}{doing}", show(started.elapsed())));
             }
             changed = watched.changed(), if !nobody_hurries => {
@@ -206,8 +205,7 @@ async fn run_step(
                         limit = limit.min(now + hurried(until.saturating_duration_since(now)));
                     }
                     Urgency::Hurry { .. } => {
-                        let doing = progress.now();
-                        let doing = if doing.is_empty() { String::new() } else { format!(": {doing}") };
+                        let doing = doing(&progress);
                         break Ended::new(Outcome::GivenUp, format!("the stop signal came after {}{doing}", show(started.elapsed())));
                     }
                 }
@@ -215,6 +213,14 @@ async fn run_step(
         }
     };
     Ended { tries: tries.load(Ordering::Relaxed), ..ended }
+}
+
+/// `: 3 requests in flight`, or nothing.
+fn doing(progress: &Progress) -> String {
+    match progress.now() {
+        doing if doing.is_empty() => doing,
+        doing => format!(": {doing}"),
+    }
 }
 
 /// The condition, then attempts with growing pauses.
@@ -234,18 +240,18 @@ async fn attempt_all(step: &Step, context: &Context, urgency: &watch::Receiver<U
     let mut pause = step.backoff;
     loop {
         let tries = tries.fetch_add(1, Ordering::Relaxed) + 1;
+        let limit = step.attempt_timeout.map_or(context.limit, |timeout| context.limit.min(Instant::now() + timeout));
         let end = match step.attempt_timeout {
             None => step.action.run(context).await,
             Some(timeout) => {
-                let limit = context.limit.min(Instant::now() + timeout);
                 let attempt = Context { limit, kill_after: context.kill_after.min(timeout / 10), ..context.clone() };
                 match tokio::time::timeout_at(limit, step.action.run(&attempt)).await {
                     Ok(end) => end,
-                    Err(_) => {
-                        let doing = context.progress.now();
-                        let doing = if doing.is_empty() { String::new() } else { format!(": {doing}") };
-                        End::Failed(format!("the attempt timed out after {}{doing}", show(timeout)))
-                    }
+                    Err(_) => End::TimedOut(format!(
+                        "the attempt timed out after {}{}",
+                        show(timeout),
+                        doing(&context.progress)
+                    )),
                 }
             }
         };
@@ -253,8 +259,9 @@ async fn attempt_all(step: &Step, context: &Context, urgency: &watch::Receiver<U
             End::Done(what) => (Outcome::Succeeded, what),
             End::Skipped(why) => (Outcome::Skipped, why),
             End::FailedForGood(why) => (Outcome::Failed, why),
+            End::TimedOut(why) if limit == context.limit || tries > step.retries => (Outcome::TimedOut, why),
             End::Failed(why) if tries > step.retries => (Outcome::Failed, why),
-            End::Failed(why) => {
+            End::Failed(why) | End::TimedOut(why) => {
                 debug!(step = %context.label, attempt = tries, next_in = %show(pause), reason = %why, "attempt failed");
                 context.progress.set(format!("attempt {tries} of {} failed: {why}", step.retries + 1));
                 tokio::time::sleep(pause).await;
@@ -322,7 +329,11 @@ fn run_group<'a>(steps: &'a [Step], context: &'a Context, urgency: &'a watch::Re
             let Some(ended) = ended else { continue };
             let has_failed = !matches!(ended.outcome, Outcome::Succeeded | Outcome::Skipped);
             if has_failed && step.on_failure == OnFailure::Abort {
-                outcome = if outcome == Outcome::Succeeded { ended.outcome } else { Outcome::Failed };
+                outcome = match outcome {
+                    Outcome::Succeeded => ended.outcome,
+                    same if same == ended.outcome => same,
+                    _ => Outcome::Failed,
+                };
             }
             let reason = if ended.reason.is_empty() { String::new() } else { format!(" ({})", ended.reason) };
             words.push(format!("{} {}{reason}", step.name, ended.outcome.name()));

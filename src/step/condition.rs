@@ -125,9 +125,9 @@ impl Test {
             }
             Test::Command(command) => match command.run(context).await {
                 End::Done(_) | End::Skipped(_) => Verdict::Holds,
-                End::Failed(why) | End::FailedForGood(why) => {
-                    Verdict::Not(format!("the condition's command failed: {why}"))
-                }
+                // A command that could not be run, or that did not end, has not said no.
+                End::FailedForGood(why) | End::TimedOut(why) => Verdict::Unknown(why),
+                End::Failed(why) => Verdict::Not(format!("the condition's command failed: {why}")),
             },
         }
     }

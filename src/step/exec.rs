@@ -166,7 +166,7 @@ impl Kind for Exec {
                     drop(guard);
                     capture.finish();
                     let text = format!("timed out: ignored TERM, killed after {}", show(begun.elapsed()));
-                    return End::Failed(with_reason(text, &capture));
+                    return End::TimedOut(with_reason(text, &capture));
                 }
                 () = capture.read_some() => {}
             }
@@ -183,7 +183,7 @@ impl Kind for Exec {
         match status {
             _ if terminated => {
                 let text = format!("timed out: ended by TERM after {}", show(begun.elapsed()));
-                End::Failed(with_reason(text, &capture))
+                End::TimedOut(with_reason(text, &capture))
             }
             ExitStatus::Code(0) => End::Done(String::new()),
             status => End::Failed(with_reason(status.to_string(), &capture)),

@@ -39,6 +39,8 @@ pub enum End {
     Failed(String),
     /// It failed and no further attempt can help.
     FailedForGood(String),
+    /// It saw its limit coming and ended by itself.
+    TimedOut(String),
 }
 
 /// What a kind of step provides.

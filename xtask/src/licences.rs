@@ -104,8 +104,10 @@ pub fn check() -> Result<String, Vec<String>> {
 
     let mut shipped = BTreeMap::new();
     for target in &deny.graph.targets {
-        let graph = read_metadata(Some(target))?;
-        shipped.extend(shipped_packages(&graph).into_iter().map(|package| (package.id.clone(), package.clone())));
+        let (graph, built) = (read_metadata(Some(target))?, read_built(target)?);
+        let really =
+            shipped_packages(&graph).into_iter().filter(|p| built.contains(&format!("{} v{}", p.name, p.version)));
+        shipped.extend(really.map(|package| (package.id.clone(), package.clone())));
     }
     problems.extend(shipped.values().filter_map(|package| judge_native(package, &deny.bans.deny)));
 
@@ -134,7 +136,22 @@ fn read_metadata(target: Option<&str>) -> Result<Metadata, Vec<String>> {
     serde_json::from_slice(&output.stdout).map_err(|error| vec![format!("cargo metadata: {error}")])
 }
 
-/// boathook and what it is built from on one platform; what only its tests need is left out.
+/// `name vVERSION` of everything that cargo really builds boathook from on one platform. `cargo metadata` also names what
+/// a feature would add to an optional dependency that nobody asked for (`ring?/std`).
+fn read_built(target: &str) -> Result<BTreeSet<String>, Vec<String>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["tree", "-p", "boathook", "--offline", "--locked", "--all-features", "--edges", "normal,build"]);
+    command.args(["--prefix", "none", "--format", "{p}", "--target", target]);
+    let output = command.output().map_err(|error| vec![format!("cargo tree: {error}")])?;
+    if !output.status.success() {
+        return Err(vec![format!("cargo tree: {}", String::from_utf8_lossy(&output.stderr).trim())]);
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect())
+}
+
+/// boathook and what it may be built from on one platform; what only its tests need is left out.
 fn shipped_packages(metadata: &Metadata) -> Vec<&Package> {
     let nodes: BTreeMap<&str, &Node> = metadata.resolve.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
     let root = metadata.packages.iter().find(|package| package.name == "boathook" && package.source.is_none());
