@@ -3,6 +3,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::shells::{Bash, Fish, Zsh};
 
 use crate::step::StepCommand;
 
@@ -81,8 +82,8 @@ pub enum Command {
     /// Print the completions for a shell
     #[command(after_help = "Example:\n  boathook completions bash > /etc/bash_completion.d/boathook")]
     Completions {
-        /// bash, elvish, fish, powershell or zsh
-        shell: clap_complete::Shell,
+        /// bash, fish or zsh
+        shell: Shell,
     },
     /// Look up a name and print its addresses: a process of its own, because a lookup cannot be cancelled
     #[command(name = "__resolve", hide = true)]
@@ -141,10 +142,22 @@ impl FromArgMatches for StepOnDemand {
     }
 }
 
+/// The shells that people use where containers are built and looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shell {
+    Bash,
+    Fish,
+    Zsh,
+}
+
 /// The completions for a shell, made from the parser itself.
-pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "boathook", &mut text);
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let (mut text, mut command) = (Vec::new(), Cli::command());
+    match shell {
+        Shell::Bash => clap_complete::generate(Bash, &mut command, "boathook", &mut text),
+        Shell::Fish => clap_complete::generate(Fish, &mut command, "boathook", &mut text),
+        Shell::Zsh => clap_complete::generate(Zsh, &mut command, "boathook", &mut text),
+    }
     text
 }
 
