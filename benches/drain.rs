@@ -211,6 +211,7 @@ fn measure(number: usize) {
     println!("{number} open idle connections");
     println!("{:<22} {:<10} {:>9} {:>9} {:>8}  outcome", "case", "source", "took", "late by", "core");
     let second = Duration::from_secs(1);
+    let mut dear = Vec::new();
     for source in ["auto", "proc"] {
         for case in ["idle", "slow answer", "slow answer, closed", "visits", "chat"] {
             if (case, source) == ("chat", "proc") {
@@ -272,13 +273,16 @@ fn measure(number: usize) {
                 (ended.saturating_duration_since(due)).as_secs_f64() * 1000.0,
             );
             assert!(ended >= due, "{case}: too soon");
-            assert!(source == "proc" || number > 20_000 || share <= 2.0, "{case}: more than 2 % of a core");
+            if source == "auto" && number <= 20_000 && share > 2.0 {
+                dear.push(case);
+            }
         }
     }
     for mut helper in helpers {
         let _ = helper.kill();
         let _ = helper.wait();
     }
+    assert!(dear.is_empty(), "more than 2 % of a core: {dear:?}");
 }
 
 /// Asks every 200 to 400 ms on one connection.

@@ -566,7 +566,8 @@ impl Nginx {
             });
         }
         let nginx = Self { child: command.spawn().expect("nginx starts"), port, _folder: folder };
-        for _ in 0..200 {
+        // Longer than any start, also on a machine that is busy with something else.
+        for _ in 0..1000 {
             if TcpStream::connect(nginx.address()).await.is_ok() {
                 return Some(nginx);
             }

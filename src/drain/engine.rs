@@ -38,6 +38,9 @@ const SHORTEST_DELAY: Duration = Duration::from_millis(40);
 /// …and its timer may be this late: two ticks of 10 ms.
 const LATE_TIMER: Duration = Duration::from_millis(20);
 
+/// Between two turns the whole of an answer was watched, and its pauses are known.
+const TURNS_SEEN: u8 = 2;
+
 /// So many idle connections are remembered, some 100 bytes each. Where there are more, those that move are.
 const MOST_REMEMBERED: usize = 2048;
 
@@ -100,6 +103,7 @@ pub enum Standing {
 ///   acknowledgement back for as long as the connection has been still: an answer carried it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
+    at: Moment,
     server_spoke_at: Moment,
     received_segments: u32,
     sent_segments: u32,
@@ -108,8 +112,10 @@ pub struct Known {
     bare_before: Option<u32>,
     /// The server spoke after the client.
     is_answered: bool,
-    /// After an answer it was the client that spoke next: pauses of this connection are between two requests.
-    takes_turns: bool,
+    /// How often after an answer it was the client that spoke next.
+    turns: u8,
+    /// Once more, if it turns out that the one segment which the server sent since then came after the client's.
+    may_take_turns: bool,
     /// The longest pause that the server ended, within an answer.
     longest_pause: Duration,
 }
@@ -118,6 +124,7 @@ impl Known {
     /// What is known after one more look.
     pub fn look(before: Option<&Self>, at: Moment, spoke: &Spoke) -> Self {
         let mut known = Self {
+            at,
             server_spoke_at: at.saturating_sub(spoke.since_sent),
             received_segments: spoke.received_segments,
             sent_segments: spoke.sent_segments,
@@ -130,29 +137,41 @@ impl Known {
         });
         if let Some(before) = before {
             known.bare_before = before.bare_before;
-            known.takes_turns = before.takes_turns;
+            known.turns = before.turns;
             known.longest_pause = before.longest_pause;
             let asked = spoke.received_segments - before.received_segments;
             let answered = spoke.sent_segments - before.sent_segments;
             if asked > 0 {
                 known.bare_before = Some(before.bare_segments);
-                known.takes_turns |= before.is_answered;
+                // Of several segments some may have gone on with the answer, before the client spoke.
+                known.turns = known.turns.saturating_add((before.is_answered && answered == 0).into());
+                known.may_take_turns = before.is_answered && answered == 1;
                 known.is_answered = asked == 1 && answered > 0 && before.is_answered;
             } else {
                 if answered > 0 && before.is_answered {
                     let pause = known.server_spoke_at.saturating_sub(before.server_spoke_at);
                     known.longest_pause = known.longest_pause.max(pause);
+                } else if answered > 1 {
+                    // Nobody saw how the segments of this answer were spread.
+                    let pause = known.server_spoke_at.saturating_sub(before.at);
+                    known.longest_pause = known.longest_pause.max(pause);
                 }
+                known.may_take_turns = before.may_take_turns && answered == 0;
                 known.is_answered = answered > 0 || before.is_answered;
             }
         }
         let later = spoke.since_received.saturating_sub(spoke.since_acknowledged);
         let is_acknowledged = !later.is_zero() && later <= LATEST_ACKNOWLEDGEMENT;
         let still = spoke.since_received.min(spoke.since_sent);
-        known.is_answered |= spoke.since_sent < spoke.since_received
+        let is_shown = spoke.since_sent < spoke.since_received
             || is_acknowledged
             || known.only_answers_acknowledged() && still >= longest_delay(spoke);
+        known.is_answered |= is_shown;
         known.is_answered &= spoke.sent_segments > 0 && spoke.since_sent <= spoke.since_received;
+        if known.may_take_turns && is_shown && known.is_answered {
+            known.turns = known.turns.saturating_add(1);
+            known.may_take_turns = false;
+        }
         known
     }
 
@@ -166,7 +185,7 @@ impl Known {
     /// long as its last answer took, or twice the longest pause seen within one, or twice the way to the client,
     /// who may have been asked to go on (100-continue); any other needs `idle-after`, which is also the most.
     fn stillness(&self, rules: &Rules, spoke: &Spoke) -> Duration {
-        if !self.takes_turns {
+        if self.turns < TURNS_SEEN {
             return rules.idle_after;
         }
         let took = spoke.since_received.saturating_sub(spoke.since_sent);
@@ -176,7 +195,7 @@ impl Known {
 
     /// Whether it could be idle for its habits alone.
     fn is_quick(&self, rules: &Rules, spoke: &Spoke) -> bool {
-        self.takes_turns && spoke.since_received.min(spoke.since_sent) < rules.idle_after
+        self.turns >= TURNS_SEEN && spoke.since_received.min(spoke.since_sent) < rules.idle_after
     }
 }
 
@@ -406,7 +425,7 @@ impl Engine {
         let key = connection.key();
         let known = Known::look(self.known.get(&key), at, spoke);
         let standing = judge(&self.rules, connection, still, &known);
-        self.relies_on_habits |= standing == Standing::Idle && known.is_quick(&self.rules, spoke);
+        let standing = self.heed_habits(at, standing, &known, spoke);
         if self.known_next.len() < MOST_REMEMBERED || !is_idle(standing) {
             self.known_next.insert(key, known);
         }
@@ -439,30 +458,42 @@ impl Engine {
     /// What became of the holder at `index`; `None` when it is gone. Returns whether it still holds; if not,
     /// another one has its index now.
     pub fn recheck(&mut self, at: Moment, index: usize, found: Option<Connection>) -> bool {
-        let Some(holder) = self.holders.get_mut(index) else { return false };
+        let Some(holder) = self.holders.get(index) else { return false };
         let key = holder.connection.key();
         let since = self.still_since.get(&key).copied().unwrap_or(at);
-        let standing = found.map(|connection| {
+        if let Some(connection) = found {
             let known = connection.spoke.map(|spoke| Known::look(self.known.get(&key), at, &spoke)).unwrap_or_default();
-            let standing = judge(&self.rules, &connection, at.saturating_sub(since), &known);
-            self.relies_on_habits |=
-                standing == Standing::Idle && connection.spoke.is_some_and(|spoke| known.is_quick(&self.rules, &spoke));
-            self.known.insert(key, known);
-            holder.connection = connection;
-            standing
-        });
-        match standing {
-            Some(standing @ (Standing::Owed(_) | Standing::Cooling(_))) => {
-                holder.seen = at;
-                holder.standing = standing;
-                return true;
+            let mut standing = judge(&self.rules, &connection, at.saturating_sub(since), &known);
+            if let Some(spoke) = &connection.spoke {
+                standing = self.heed_habits(at, standing, &known, spoke);
             }
-            Some(Standing::Idle) => self.idle += 1,
-            Some(Standing::Over) | None => {}
+            self.known.insert(key, known);
+            match standing {
+                Standing::Owed(_) | Standing::Cooling(_) => {
+                    self.holders[index] = Holder { connection, seen: at, standing };
+                    return true;
+                }
+                Standing::Idle => self.idle += 1,
+                Standing::Over => {}
+            }
         }
         self.holders.swap_remove(index);
         self.has_released = true;
         false
+    }
+
+    /// Before anything can be decided, those that are idle for their habits alone stay under watch: they may still
+    /// show that their answers have pauses.
+    fn heed_habits(&mut self, at: Moment, standing: Standing, known: &Known, spoke: &Spoke) -> Standing {
+        if standing != Standing::Idle || !known.is_quick(&self.rules, spoke) {
+            return standing;
+        }
+        if at.saturating_add(2 * FRESH) < self.rules.settle {
+            let still = spoke.since_received.min(spoke.since_sent);
+            return Standing::Cooling(self.rules.idle_after.saturating_sub(still));
+        }
+        self.relies_on_habits = true;
+        standing
     }
 
     pub fn decide(&self, at: Moment) -> Decision {
@@ -744,8 +775,11 @@ mod tests {
         use Standing::{Cooling, Idle, Owed};
         // Answered 10 ms after the request, and still for 200 ms.
         let answered: Look = (1000, [5, 5, 3], [210, 200, 210]);
+        // One request before, so that `answered` is its first turn.
+        let earlier: Look = (400, [4, 4, 3], [210, 200, 210]);
         let table: Vec<(&str, Vec<Look>, Standing)> = vec![
             ("one look does not tell its habits", vec![answered], Cooling(ms(800))),
+            ("one turn may be a chance", vec![earlier, answered], Cooling(ms(800))),
             ("nor do two at the same", vec![answered, (1100, [5, 5, 3], [310, 300, 310])], Cooling(ms(700))),
             ("it takes turns", vec![answered, (1300, [6, 6, 3], [40, 30, 40])], Idle),
             ("it takes turns, just answered", vec![answered, (1300, [6, 6, 3], [20, 10, 20])], Cooling(ms(15))),
@@ -758,8 +792,12 @@ mod tests {
                 vec![answered, (1300, [5, 6, 3], [510, 30, 510]), (1600, [6, 7, 3], [110, 100, 110])],
                 Cooling(ms(840)),
             ),
-            ("one request and its answer in one tick", vec![answered, (1300, [6, 6, 4], [30, 30, 30])], Idle),
-            ("the same in two segments", vec![answered, (1300, [6, 7, 4], [30, 30, 30])], Idle),
+            (
+                "one request and its answer in one tick",
+                vec![answered, (1300, [6, 6, 4], [30, 30, 30])],
+                Cooling(ms(970)),
+            ),
+            ("the same in two segments", vec![answered, (1300, [6, 7, 4], [30, 30, 30])], Cooling(ms(970))),
             (
                 "in one tick, after a question",
                 vec![(1000, [6, 5, 3], [0, 9, 0]), (1300, [6, 6, 4], [300; 3])],
@@ -769,12 +807,12 @@ mod tests {
             (
                 "several in one tick, acknowledged by answers",
                 vec![answered, (1300, [8, 8, 3], [30, 30, 30])],
-                Cooling(ms(30)),
+                Cooling(ms(970)),
             ),
             (
                 "that remains so for longer than the kernel waits",
                 vec![answered, (1300, [8, 8, 3], [30, 30, 30]), (1330, [8, 8, 3], [60, 60, 60])],
-                Idle,
+                Cooling(ms(940)),
             ),
             (
                 "the kernel had to acknowledge the last one by itself",
@@ -788,8 +826,32 @@ mod tests {
                     (1300, [6, 6, 3], [30, 30, 30]),
                     (1340, [6, 6, 3], [70, 70, 70]),
                     (1600, [7, 7, 3], [30, 30, 30]),
+                    (1640, [7, 7, 3], [70, 70, 70]),
+                    (1900, [8, 8, 3], [30, 30, 30]),
+                    (1940, [8, 8, 3], [70, 70, 70]),
+                    (2200, [9, 10, 3], [30, 30, 30]),
                 ],
                 Idle,
+            ),
+            (
+                "the rest of one answer, and the beginning of the next: no turn was seen",
+                vec![answered, (1500, [6, 7, 3], [40, 30, 40])],
+                Cooling(ms(970)),
+            ),
+            (
+                "a turn was seen, whatever the answer is made of",
+                vec![
+                    answered,
+                    (1300, [7, 5, 3], [10, 510, 10]),
+                    (1310, [7, 9, 3], [20, 18, 20]),
+                    (1345, [7, 9, 3], [55, 53, 55]),
+                ],
+                Idle,
+            ),
+            (
+                "and nobody saw how it was spread",
+                vec![answered, (1300, [7, 5, 3], [10, 510, 10]), (1700, [7, 9, 3], [410, 100, 410])],
+                Cooling(ms(500)),
             ),
             (
                 "always in one tick, always acknowledged apart: unknown",
@@ -798,7 +860,10 @@ mod tests {
             ),
             ("another one on the same addresses", vec![answered, (1300, [1, 1, 1], [30, 20, 30])], Cooling(ms(980))),
         ];
-        for (name, looks, expected) in table {
+        for (name, mut looks, expected) in table {
+            if looks.len() > 1 && looks[0] == answered {
+                looks.insert(0, earlier);
+            }
             assert_eq!(stand(&looks), expected, "{name}");
         }
     }
