@@ -18,6 +18,12 @@ DEBIAN_PACKAGES := \
 	catatonit:catatonit curl:curl dumb-init:dumb-init iproute2:ss nginx:nginx openssl:openssl podman:podman \
 	procps:ps python3:python3 runc:runc strace:strace tini:tini-static util-linux:setpriv wrk:wrk
 
+# Where the sources lie on this machine is nobody's business, makes the binary depend on it, and costs 12 kB of it: panics
+# name `tokio-1.54.1/src/…`. Cargo adds these to the flags in .cargo/config.toml.
+REMAP = $(foreach folder,$(wildcard $(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/*/),--remap-path-prefix=$(folder)=)
+STATIC = $(foreach machine,X86_64 AARCH64,CARGO_TARGET_$(machine)_UNKNOWN_LINUX_MUSL_RUSTFLAGS="$(REMAP)") \
+	cargo build --release --locked -p boathook --bin boathook
+
 # The machine's own architecture, for the static binary that tests and benchmarks run.
 HOST_MACHINE := $(shell uname -m)
 STATIC_BINARY = $(CURDIR)/target/$(HOST_MACHINE)-unknown-linux-musl/release/boathook
@@ -46,11 +52,12 @@ lint: toolchain ## formatting, clippy with warnings denied, licences of all depe
 
 dist: toolchain ## static binaries for x86_64 and aarch64 in dist/, refused over their bar
 	@mkdir -p dist
+	cargo fetch --locked --quiet
 	for machine in $(MACHINES); do
 		target=$$machine-unknown-linux-musl
-		cargo build --release --locked -p boathook --bin boathook --target $$target --no-default-features
+		$(STATIC) --target $$target --no-default-features
 		cp target/$$target/release/boathook target/$$target/release/boathook-core
-		cargo build --release --locked -p boathook --bin boathook --target $$target
+		$(STATIC) --target $$target
 		cp target/$$target/release/boathook dist/boathook-$$target
 	done
 	cargo build --quiet --locked -p xtask
@@ -69,7 +76,8 @@ static-binary: toolchain
 		echo "make: no $(HOST_MACHINE)-unknown-linux-musl target, see above" >&2
 		exit 1
 	fi
-	cargo build --release --locked -p boathook --bin boathook --target $(HOST_MACHINE)-unknown-linux-musl
+	cargo fetch --locked --quiet
+	$(STATIC) --target $(HOST_MACHINE)-unknown-linux-musl
 
 # Brings what rust-toolchain.toml names. Cargo brings a missing toolchain by itself, but not a target that is missing in
 # a toolchain already there. With a cargo from elsewhere there is nothing to bring: it must be new enough.
