@@ -20,7 +20,7 @@ DEBIAN_PACKAGES := \
 
 # Where the sources lie on this machine is nobody's business, makes the binary depend on it, and costs 12 kB of it: panics
 # name `tokio-1.54.1/src/…`. Cargo adds these to the flags in .cargo/config.toml.
-REMAP = $(foreach folder,$(wildcard $(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/*/),--remap-path-prefix=$(folder)=)
+REMAP = $(foreach folder,$(shell ls -d $${CARGO_HOME:-$$HOME/.cargo}/registry/src/*/ 2>/dev/null),--remap-path-prefix=$(folder)=)
 STATIC = $(foreach machine,X86_64 AARCH64,CARGO_TARGET_$(machine)_UNKNOWN_LINUX_MUSL_RUSTFLAGS="$(REMAP)") \
 	cargo build --release --locked -p boathook --bin boathook
 
@@ -28,7 +28,7 @@ STATIC = $(foreach machine,X86_64 AARCH64,CARGO_TARGET_$(machine)_UNKNOWN_LINUX_
 HOST_MACHINE := $(shell uname -m)
 STATIC_BINARY = $(CURDIR)/target/$(HOST_MACHINE)-unknown-linux-musl/release/boathook
 
-.PHONY: help demo test lint dist bench toolchain packages static-binary
+.PHONY: help demo test lint dist bench toolchain packages sources static-binary
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,9 +50,8 @@ lint: toolchain ## formatting, clippy with warnings denied, licences of all depe
 	cargo fetch --locked --quiet
 	cargo run --quiet --locked -p xtask -- licences
 
-dist: toolchain ## static binaries for x86_64 and aarch64 in dist/, refused over their bar
+dist: toolchain sources ## static binaries for x86_64 and aarch64 in dist/, refused over their bar
 	@mkdir -p dist
-	cargo fetch --locked --quiet
 	for machine in $(MACHINES); do
 		target=$$machine-unknown-linux-musl
 		$(STATIC) --target $$target --no-default-features
@@ -71,12 +70,15 @@ bench: toolchain packages static-binary ## the numbers that boathook promises, m
 	@export BOATHOOK_DIST="$(STATIC_BINARY)"
 	cargo bench --locked -p boathook $(BENCH)
 
-static-binary: toolchain
+# Unpacks the dependencies' sources, so that their folders are known when flags are made of them.
+sources: toolchain
+	@cargo fetch --locked --quiet
+
+static-binary: toolchain sources
 	@if [ ! -d "$$(rustc --print sysroot)/lib/rustlib/$(HOST_MACHINE)-unknown-linux-musl" ]; then
 		echo "make: no $(HOST_MACHINE)-unknown-linux-musl target, see above" >&2
 		exit 1
 	fi
-	cargo fetch --locked --quiet
 	$(STATIC) --target $(HOST_MACHINE)-unknown-linux-musl
 
 # Brings what rust-toolchain.toml names. Cargo brings a missing toolchain by itself, but not a target that is missing in
