@@ -37,7 +37,7 @@ pub async fn run(config: Config, command: &[OsString]) -> Result<u8, Fatal> {
         Signals::install().map_err(|error| Fatal::new(exit::INTERNAL, format!("signal handlers: {error}")))?;
     let service = Service::open(config, Mode::Run, lock_or_warn())?;
     let agent = service.agent.clone();
-    let mut life = Life { agent: &agent, signals: &mut signals, hurried: false };
+    let mut life = Life { agent: &agent, signals: &mut signals, hurried: None };
     let code = match life.before_main().await {
         Some(code) => code,
         None => match MainProcess::start(command, &service.processes) {
@@ -64,7 +64,7 @@ struct Life<'a> {
     agent: &'a std::sync::Arc<Agent>,
     signals: &'a mut Signals,
     /// The stop signal came in the middle of pre-stop: the platform's KILL is about two seconds behind it.
-    hurried: bool,
+    hurried: Option<Instant>,
 }
 
 impl Life<'_> {
@@ -133,13 +133,13 @@ impl Life<'_> {
                     }
                     match (self.agent.phase(), &waiting) {
                         (Phase::Stopping | Phase::Drained, _) => kill_at = kill_at.or(self.stop(main, signal)),
-                        (Phase::PreStop, _) if self.hurried => {
+                        (Phase::PreStop, _) if self.hurried.is_some() => {
                             warn!(signal = name_of_signal(signal), "a further stop signal: passed on without waiting");
                             waiting = None;
                             kill_at = kill_at.or(self.stop(main, signal));
                         }
                         (Phase::PreStop, _) => {
-                            self.hurried = true;
+                            self.hurried = Some(Instant::now());
                             self.agent.hurry();
                             let joined = self.agent.join(Hook::PreStop, &name_of_signal(signal), Which::All);
                             waiting = Some((signal, joined));
@@ -179,17 +179,16 @@ impl Life<'_> {
         info!(signal = name_of_signal(sent), "stop signal passed on to the main process");
         self.pass_on(main, sent);
         let has_post_stop = !config.hook(Hook::PostStop).steps.is_empty();
+        if let Some(hurried) = self.hurried {
+            // The platform kills two seconds after its stop signal. Until then the time is the main process's, unless
+            // something has to follow.
+            return has_post_stop.then_some(hurried + HURRIED_KILL);
+        }
         if !config.grace_is_configured && !has_post_stop {
             // Nobody said how long the platform waits, and nothing has to follow: the platform's own KILL is right.
             return None;
         }
-        let began = self.agent.stop_began().unwrap_or_else(Instant::now);
-        let kill_at = began + config.grace.kill();
-        Some(if self.hurried {
-            kill_at.min(Instant::now() + HURRIED_KILL.saturating_sub(HURRY)).max(Instant::now())
-        } else {
-            kill_at
-        })
+        Some(self.agent.stop_began().unwrap_or_else(Instant::now) + config.grace.kill())
     }
 
     /// What is left to do without the main process: a pre-stop that still runs, the essential steps of one that never
@@ -216,7 +215,7 @@ impl Life<'_> {
     /// Runs or joins a hook to its end; a stop signal meanwhile hurries it.
     async fn see_through(&mut self, hook: Hook, trigger: &str, which: Which) {
         let mut joined = self.agent.join(hook, trigger, which);
-        if self.hurried {
+        if self.hurried.is_some() {
             self.agent.urge(
                 hook,
                 Urgency::Hurry { until: Instant::now() + Duration::from_secs(2).saturating_sub(HURRIED_KILL) },
@@ -226,8 +225,8 @@ impl Life<'_> {
             tokio::select! {
                 _ = ended(&mut joined) => return,
                 received = self.signals.next() => {
-                    if self.is_stop(received.signal) && !self.hurried {
-                        self.hurried = true;
+                    if self.is_stop(received.signal) && self.hurried.is_none() {
+                        self.hurried = Some(Instant::now());
                         warn!(hook = hook.name(), signal = name_of_signal(received.signal), "the stop signal came before the hook was done: only essential steps are run");
                         self.agent.urge(hook, Urgency::Hurry { until: Instant::now() + HURRY });
                     }

@@ -285,6 +285,25 @@ fn sigterm_during_pre_stop_gives_up_what_is_not_essential() {
 }
 
 #[test]
+fn after_a_hurry_the_main_process_keeps_the_rest_of_its_two_seconds() {
+    // The grace period is over by then, and without a post-stop nothing has to follow: killing is the platform's.
+    let config = "grace-period = \"2s\"\n[[pre-stop.step]]\nsleep = \"20s\"\n";
+    let slow = [
+        "sh",
+        "-c",
+        "trap 'sleep 1; echo ended >> @/life; exit 7' TERM; echo main >> @/life; while :; do sleep 0.05; done",
+    ];
+    let mut agent = Place::with(config).run(&slow);
+    agent.wait_file("life", "main");
+    let caller = call(agent.address(), "/shutdown");
+    agent.wait_log("step started");
+    agent.signal(libc::SIGTERM);
+    assert_eq!(agent.end(), 7);
+    assert_eq!(agent.place.read("life"), "main\nended\n");
+    assert!(caller.join().expect("a caller").is_ok());
+}
+
+#[test]
 fn a_hurried_essential_step_that_hangs_does_not_hold_the_signal() {
     let config = "[[pre-stop.step]]\nname = \"first\"\nsleep = \"20s\"\n\
                   [[pre-stop.step]]\nname = \"hangs\"\nexec = [\"sh\", \"-c\", \"trap '' TERM; sleep 60\"]\nessential = true\n\

@@ -57,6 +57,12 @@ impl Peer {
         may(self, self.uid, geteuid().as_raw())
     }
 
+    /// Root may believe an agent of another user where that agent is PID 1: the container's own entrypoint, whose user
+    /// the container was given (`docker exec -u 0 … boathook status`). Nobody can take PID 1's place.
+    pub(super) fn is_entrypoint_for_root(self) -> bool {
+        self.pid == 1 && geteuid().is_root()
+    }
+
     /// As an agent, it will let us call it.
     pub(super) fn admits_us(self) -> bool {
         may(self, geteuid().as_raw(), self.uid)

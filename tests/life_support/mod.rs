@@ -22,8 +22,14 @@ use boathook::{process::find, sys::signal};
 /// Far longer than anything here takes on a loaded machine; a test that waits so long has failed.
 pub const LONG: Duration = Duration::from_secs(30);
 
+/// The binary under test: what cargo built for the tests, or the shipped one where a benchmark names it.
 pub fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_boathook")
+    named_binary().unwrap_or(env!("CARGO_BIN_EXE_boathook"))
+}
+
+fn named_binary() -> Option<&'static str> {
+    static NAMED: OnceLock<Option<String>> = OnceLock::new();
+    NAMED.get_or_init(|| std::env::var("BOATHOOK_BINARY").ok().filter(|path| !path.is_empty())).as_deref()
 }
 
 /// Says that something could not be tried; where everything is required, that is a failure.
