@@ -288,7 +288,12 @@ async fn bad_files_are_found_when_the_configuration_is_read() {
     let (cert, key) = (at("p256.pem"), at("p384.key"));
     let dir = folder.path().display();
     for (options, problem) in [
-        (format!("ca-file = '{dir}'"), format!("ca-file: {dir}: it is a folder, not a file")),
+        (
+            format!("ca-file = '{dir}'"),
+            format!(
+                "ca-file: {dir}: it is a folder, not a regular file\n  help: the file must be there and readable when boathook starts"
+            ),
+        ),
         (format!("ca-file = '{text}'"), format!("ca-file: {text}: it holds no certificate in PEM")),
         (format!("ca-file = '{damaged}'"), format!("ca-file: {damaged}: its PEM is damaged")),
         (format!("ca-file = '{empty}'"), format!("ca-file: {empty}: a certificate in it cannot be read")),
