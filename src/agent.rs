@@ -4,7 +4,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use tokio::{
@@ -19,7 +19,7 @@ use crate::{
     hook::{Hook, Phase},
     plan::HURRY,
     process::Processes,
-    report::{HookReport, Live, Outcome, StepReport},
+    report::{HookReport, Live, Outcome},
     runner::{self, Tools, Urgency, Which},
     step::OwnTraffic,
     termination,
@@ -219,30 +219,8 @@ impl Agent {
             }
         }
         let config = self.config.hook(hook);
-        let live = Live::new(HookReport {
-            hook,
-            outcome: Outcome::Running,
-            trigger: self.config.secrets.redact(trigger.to_owned()),
-            reason: String::new(),
-            started_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
-            took: None,
-            deadline: config.deadline.as_secs_f64(),
-            hurried: false,
-            steps: config
-                .steps
-                .iter()
-                .map(|step| StepReport {
-                    name: step.name.clone(),
-                    kind: step.action.name(),
-                    outcome: Outcome::Pending,
-                    started: None,
-                    took: None,
-                    tries: 0,
-                    reason: String::new(),
-                    essential: step.essential,
-                })
-                .collect(),
-        });
+        let trigger = self.config.secrets.redact(trigger.to_owned());
+        let live = Live::new(HookReport::begin(hook, trigger.clone(), config));
         let (done, joined) = watch::channel(None);
         let (urgency, urged) = watch::channel(Urgency::Calm);
         state.runs[hook as usize] = Some(Run { live: live.clone(), done: joined.clone(), urgency });
@@ -255,7 +233,7 @@ impl Agent {
         };
         drop(state);
         if !config.steps.is_empty() {
-            info!(hook = hook.name(), trigger, deadline = %show(config.deadline), steps = config.steps.len(), "hook started");
+            info!(hook = hook.name(), trigger = trigger.as_str(), deadline = %show(config.deadline), steps = config.steps.len(), "hook started");
         }
         let agent = Arc::clone(self);
         crate::task::spawn(async move {

@@ -12,7 +12,7 @@ use crate::{
     problem::Scope,
     process::{Processes, Signals},
     redact::Secrets,
-    report::{HookReport, Live, Outcome, StepReport},
+    report::{HookReport, Live},
     runner::{self, Tools, Urgency, Which},
     step::{self, OwnTraffic, StepCommand},
 };
@@ -41,26 +41,6 @@ pub async fn run(command: StepCommand) -> Result<u8, Fatal> {
     let mut signals = Signals::install().map_err(|error| refused("signal handlers", error))?;
     step.name = step.action.name().into();
     let deadline = step.timeout.unwrap_or(plan::GRACE_PERIOD);
-    let live = Live::new(HookReport {
-        hook: Hook::PreStop,
-        outcome: Outcome::Running,
-        trigger: "boathook step".into(),
-        reason: String::new(),
-        started_at: 0.0,
-        took: None,
-        deadline: deadline.as_secs_f64(),
-        hurried: false,
-        steps: vec![StepReport {
-            name: step.name.clone(),
-            kind: step.action.name(),
-            outcome: Outcome::Pending,
-            started: None,
-            took: None,
-            tries: 0,
-            reason: String::new(),
-            essential: false,
-        }],
-    });
     let tools = Tools {
         processes: processes.clone(),
         own_traffic: OwnTraffic::default(),
@@ -69,6 +49,7 @@ pub async fn run(command: StepCommand) -> Result<u8, Fatal> {
         secrets,
     };
     let config = HookConfig { steps: vec![step], deadline };
+    let live = Live::new(HookReport::begin(Hook::PreStop, "boathook step".into(), &config));
     let (urge, urged) = watch::channel(Urgency::Calm);
     let stop_on = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
     let mut hook = std::pin::pin!(runner::run_hook(Hook::PreStop, &config, Which::All, &live, &tools, urged));

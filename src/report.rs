@@ -3,12 +3,17 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
 
-use crate::{duration::show, hook::Hook, step::Progress};
+use crate::{
+    config::HookConfig,
+    duration::show,
+    hook::Hook,
+    step::{Progress, Step},
+};
 
 /// How a step, or a hook, stands or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -101,6 +106,31 @@ const LONGEST_ANSWER: usize = 4096;
 pub const LONGEST_REASON: usize = 300;
 
 impl HookReport {
+    /// A run that begins now, with all its steps still to come.
+    pub fn begin(hook: Hook, trigger: String, config: &HookConfig) -> Self {
+        let pending = |step: &Step| StepReport {
+            name: step.name.clone(),
+            kind: step.action.name(),
+            outcome: Outcome::Pending,
+            started: None,
+            took: None,
+            tries: 0,
+            reason: String::new(),
+            essential: step.essential,
+        };
+        Self {
+            hook,
+            outcome: Outcome::Running,
+            trigger,
+            reason: String::new(),
+            started_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            took: None,
+            deadline: config.deadline.as_secs_f64(),
+            hurried: false,
+            steps: config.steps.iter().map(pending).collect(),
+        }
+    }
+
     pub fn has_succeeded(&self) -> bool {
         self.outcome == Outcome::Succeeded
     }
