@@ -43,7 +43,7 @@ pub async fn run(config: Config, command: &[OsString]) -> Result<u8, Fatal> {
         None => match MainProcess::start(command, &service.processes) {
             Ok(main) => {
                 agent.set_main_process(main.pid());
-                info!(pid = main.pid(), command = %command[0].to_string_lossy(), "main process started");
+                info!(pid = main.pid(), command = &*command[0].to_string_lossy(), "main process started");
                 life.with_main(&main).await
             }
             Err(error) => {
@@ -111,7 +111,7 @@ impl Life<'_> {
         // Without steps this ends at once, and the agent is ready.
         self.agent.join(Hook::PostStart, "main process started", Which::All);
         let status = self.until_main_ends(main).await;
-        info!(%status, "main process ended");
+        info!(status = status.to_string().as_str(), "main process ended");
         self.after_main(status).await;
         status.shell_code()
     }

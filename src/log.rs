@@ -36,6 +36,7 @@ use tracing_subscriber::{
 use crate::{
     config::{LogConfig, LogFormat},
     redact::Secrets,
+    report::cut,
 };
 
 /// Where the log goes.
@@ -213,6 +214,18 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLines {
         }
         fields.0.insert("level".into(), event.metadata().level().as_str().to_ascii_lowercase().into());
         event.record(&mut fields);
-        write_line(&format!("{}\n", serde_json::Value::Object(fields.0)));
+        // Each line stays whole JSON: what is too long is cut within its values.
+        let mut line = format!("{}\n", serde_json::Value::Object(fields.0.clone()));
+        let mut most = LONGEST_LINE / 4;
+        while line.len() >= LONGEST_LINE && most > 0 {
+            for value in fields.0.values_mut() {
+                if let serde_json::Value::String(text) = value {
+                    *text = cut(text, most);
+                }
+            }
+            line = format!("{}\n", serde_json::Value::Object(fields.0.clone()));
+            most /= 2;
+        }
+        write_line(&line);
     }
 }

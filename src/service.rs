@@ -62,7 +62,7 @@ impl Service {
         if let Some(listener) = listener {
             let listener = TcpListener::from_std(listener).map_err(|error| refused("listener", error))?;
             let bound = address.map(|address| address.to_string()).unwrap_or_default();
-            info!(address = %bound, hooks = %check::describe_rights(&agent.config), "listening");
+            info!(address = %bound, hooks = check::describe_rights(&agent.config).as_str(), "listening");
             let door = Arc::new(Door(Arc::clone(&agent)));
             doors.push(task::spawn(server::serve(listener, until_stopped(), door, rights, own_traffic)));
         }

@@ -63,8 +63,8 @@ fn the_log_has_one_line_for_each_change() {
     assert_eq!(
         log,
         [
-            "INFO listening address=127.0.0.1:… hooks=from this pod",
-            "INFO main process started pid=… command=sh",
+            "INFO listening address=127.0.0.1:… hooks=\"from this pod\"",
+            "INFO main process started pid=… command=\"sh\"",
             "INFO phase from=\"starting\" to=\"post-start\"",
             "INFO phase from=\"post-start\" to=\"ready\"",
             "INFO phase from=\"ready\" to=\"pre-stop\"",
@@ -86,7 +86,7 @@ fn the_log_has_one_line_for_each_change() {
             "INFO phase from=\"pre-stop\" to=\"drained\"",
             "INFO phase from=\"drained\" to=\"stopping\"",
             "INFO stop signal passed on to the main process signal=\"SIGTERM\"",
-            "INFO main process ended status=exit code 0",
+            "INFO main process ended status=\"exit code 0\"",
             "INFO phase from=\"stopping\" to=\"post-stop\"",
             "INFO phase from=\"post-stop\" to=\"ended\"",
         ]
@@ -94,6 +94,25 @@ fn the_log_has_one_line_for_each_change() {
 }
 
 const JSON_LOG: &str = "[log]\nformat = \"json\"\ntermination-message = \"@/termination\"\n";
+
+#[test]
+fn a_json_line_that_is_too_long_is_cut_within_its_values() {
+    // Each of these takes two bytes in JSON, so that a piece of output outgrows what a pipe takes at once.
+    let steps = "[[pre-stop.step]]\nexec = [\"sh\", \"-c\", \"head -c 6000 /dev/zero | tr '\\\\0' '\\\\\\\\'\"]\n";
+    let mut agent = Place::with(&format!("{steps}{JSON_LOG}")).run(&MAIN);
+    agent.wait_file("life", "main");
+    assert_eq!(agent.kubelet().call("/shutdown").expect("an answer").status, 200);
+    agent.signal(libc::SIGTERM);
+    assert_eq!(agent.end(), 0);
+    let log = agent.log();
+    let lines: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+    let output = lines.iter().filter(|line| line["stream"] == "stdout");
+    assert!(
+        output.filter(|line| line["message"].as_str().is_some_and(|text| text.contains("\\\\\\"))).count() > 0,
+        "{log}"
+    );
+}
 
 #[test]
 fn a_json_log_is_json_line_by_line() {
