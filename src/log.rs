@@ -112,7 +112,8 @@ impl Output {
         let _turn = self.turn.lock().expect("no holder of this lock can panic");
         let stderr = io::stderr();
         let done = match &self.file {
-            Some(file) => can_take(file.as_fd()) && (&*file).write_all(line).is_ok(),
+            // Non-blocking, and a pipe takes a line of at most PIPE_BUF whole or not at all (pipe(7)).
+            Some(file) => (&*file).write_all(line).is_ok(),
             // Somebody else's pipe or socket: only when it says that it takes a line now.
             None => can_take(stderr.as_fd()) && (&stderr).write_all(line).is_ok(),
         };

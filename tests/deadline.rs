@@ -123,6 +123,7 @@ fn behave(mut stream: TcpStream, manner: Manner, port: u16) {
             drip(&mut stream, &b"HTTP/1.1 200 OK\r\nX-Drip: drip\r\n".repeat(2));
         }
         Manner::DripsBody => {
+            let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n");
             drip(&mut stream, &[b'x'; 30]);
         }
@@ -136,6 +137,8 @@ fn behave(mut stream: TcpStream, manner: Manner, port: u16) {
             let _ = write!(stream, "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n");
         }
         Manner::NeverEnds => {
+            // An answer before its question is another fault, and which one it is told as depends on who is faster.
+            let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
             while stream.write_all(&[b'x'; 65536]).is_ok() {}
         }
