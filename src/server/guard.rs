@@ -50,7 +50,7 @@ const READS_PER_TURN: usize = 8;
 /// When descriptors have run out and none of them is ours to close: accept fails until somebody else closes one.
 const RETRY_ACCEPT: Duration = Duration::from_millis(50);
 /// A caller that connected just before the stop has sent its request within this time.
-const LAST_CALL: Duration = Duration::from_millis(50);
+const LAST_CALL: Duration = Duration::from_millis(150);
 /// Closing a socket with unread bytes resets it, and the reset can overtake the answer. So what a client goes on
 /// sending is read and forgotten, but no more than this.
 const LINGER_BYTES: usize = 64 * 1024;
