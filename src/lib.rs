@@ -13,6 +13,7 @@
 //! | [`step`] | the kinds of step, one room each behind one door |
 //! | [`drain`], [`net`] | when an application is drained, and what the kernel knows of its connections |
 //! | [`client`], [`value`] | requests that steps send, and values in their answers |
+//! | `state` | snapshots: saved from files, commands and answers; restored all or nothing |
 //! | [`report`], [`status`], [`termination`], [`log`] | what happened, told to callers, people, the platform and the log |
 //! | [`redact`] | keeps secrets out of all of those |
 //! | [`agent`] | one container's life: the phase, and one run of each hook that everybody joins |
@@ -54,6 +55,8 @@ pub mod report;
 pub mod runner;
 pub mod server;
 pub mod service;
+#[cfg(feature = "state")]
+pub mod state;
 pub mod status;
 pub mod step;
 pub mod sys;

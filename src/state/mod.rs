@@ -1,0 +1,64 @@
+//! State: what would be gone with the container, saved as snapshots and brought back from them.
+//!
+//! `sources → pack → seal → store` is a save; `store → open → unpack → swap` is a restore. A snapshot is one file: a tar
+//! archive that any tar reads, compressed with what any zstd, lz4 or gzip reads, and a small manifest behind it.
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`name`] | names of snapshots, and which of them is the newest |
+//! | [`flow`] | what a job shares with who started it: progress, notes, and the wish to stop |
+
+pub mod flow;
+pub mod name;
+
+/// Why state was not saved or restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Where, what and why, lowercase, without secrets.
+    pub reason: String,
+    /// Whether another attempt may do better.
+    pub may_pass: bool,
+}
+
+impl Trouble {
+    pub fn may_pass(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), may_pass: true }
+    }
+
+    pub fn for_good(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), may_pass: false }
+    }
+}
+
+/// How a snapshot is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    Zstd,
+    Lz4,
+    Gzip,
+    None,
+}
+
+impl Compression {
+    pub const ALL: [Self; 4] = [Self::Zstd, Self::Lz4, Self::Gzip, Self::None];
+
+    /// As typed in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
+            Self::Gzip => "gzip",
+            Self::None => "none",
+        }
+    }
+
+    /// What the file's name ends with.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Zstd => "tar.zst",
+            Self::Lz4 => "tar.lz4",
+            Self::Gzip => "tar.gz",
+            Self::None => "tar",
+        }
+    }
+}
