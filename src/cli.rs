@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::shells::{Bash, Fish, Zsh};
 
-use crate::step::StepCommand;
+use crate::step::{TypedStep, kinds};
 
 /// Runs what has to happen when a container starts and stops: hooks, drain, entrypoint.
 #[derive(Debug, Parser)]
@@ -110,16 +110,14 @@ pub struct Format {
     pub json: bool,
 }
 
-/// The kinds of step with all their options, described to the parser only when `step` is typed: describing them takes
-/// longer than everything else that `boathook shutdown` does.
+/// A step as typed. The kinds with all their options are described to the parser only when `step` is typed: describing
+/// them takes longer than everything else that `boathook shutdown` does.
 #[derive(Debug)]
-pub struct StepOnDemand(pub Box<StepCommand>);
+pub struct StepOnDemand(pub Box<TypedStep>);
 
 impl Subcommand for StepOnDemand {
     fn augment_subcommands(command: clap::Command) -> clap::Command {
-        command.defer(|command| {
-            StepCommand::augment_subcommands(command).subcommand_required(true).arg_required_else_help(true)
-        })
+        command.defer(|command| kinds::describe(command).subcommand_required(true).arg_required_else_help(true))
     }
 
     fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
@@ -127,13 +125,13 @@ impl Subcommand for StepOnDemand {
     }
 
     fn has_subcommand(name: &str) -> bool {
-        StepCommand::has_subcommand(name)
+        kinds::NAMES.contains(&name)
     }
 }
 
 impl FromArgMatches for StepOnDemand {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        StepCommand::from_arg_matches(matches).map(|step| Self(Box::new(step)))
+        kinds::take(matches).map(|step| Self(Box::new(step)))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -3,7 +3,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use serde::{Deserialize, Deserializer, de};
+use crate::keys::{Error, Node, Read};
 
 /// Longer than any grace period that a platform grants (a week); a larger number is a slip of the keyboard.
 pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -91,19 +91,10 @@ impl fmt::Display for Span {
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Span;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration in quotes, such as \"30s\"")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
-                text.parse().map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
+impl Read for Span {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        let text = value.text("a duration in quotes, such as \"30s\"")?;
+        value.parse(text)
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`command`] | what each subcommand does, one call after the other |
 //! | [`config`] | the TOML file: what was typed, then what it means, or every problem |
 //! | [`problem`] | what is wrong with what a user wrote, and where |
+//! | [`keys`] | one list of a table's keys, for the TOML and for the command line |
 //! | [`duration`], [`number`] | how times and numbers are typed |
 //! | [`hook`] | the four hooks, the phases and what may follow what |
 //! | [`plan`] | a hook's time as pure arithmetic |
@@ -42,6 +43,7 @@ pub mod exit;
 pub mod fatal;
 pub mod hook;
 pub mod install;
+pub mod keys;
 pub mod life;
 pub mod log;
 pub mod net;

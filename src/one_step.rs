@@ -14,14 +14,14 @@ use crate::{
     redact::Secrets,
     report::{HookReport, Live},
     runner::{self, Tools, Urgency, Which},
-    step::{self, OwnTraffic, StepCommand},
+    step::{self, OwnTraffic, TypedStep},
 };
 
 /// Runs the step; gives the exit code.
 ///
 /// # Errors
 /// What was typed makes no sense (64), or the step failed (1).
-pub async fn run(command: StepCommand) -> Result<u8, Fatal> {
+pub async fn run(typed: TypedStep) -> Result<u8, Fatal> {
     let (mut problems, mut secrets) = (Vec::new(), Vec::new());
     let mut scope = Scope {
         file: "command line",
@@ -31,7 +31,7 @@ pub async fn run(command: StepCommand) -> Result<u8, Fatal> {
         secrets: &mut secrets,
         problems: &mut problems,
     };
-    let Some(mut step) = step::mean_step(command.typed(), &mut scope) else {
+    let Some(mut step) = step::mean_step(typed, &mut scope) else {
         return Err(Fatal { code: exit::USAGE, lines: problems.iter().map(ToString::to_string).collect() });
     };
     let secrets = Secrets::new(secrets);

@@ -1,47 +1,25 @@
 //! Values out of answers: a JSON value by pointer or path, a sum of Prometheus samples, and what is wanted of
 //! them. Pure; the requests are `client`.
 
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
+
+use crate::keys::{Error, Node, Read, Shape};
 
 /// A text, number or truth value as typed, kept as text: `equals = 3`, `equals = "ok"`, `equals = true`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scalar(pub String);
 
-impl FromStr for Scalar {
-    type Err = std::convert::Infallible;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Scalar(text.into()))
-    }
-}
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Scalar;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text, a number, true or false")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Scalar, E> {
-                Ok(Scalar(text.into()))
-            }
-            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Scalar, E> {
-                Ok(Scalar(value.to_string()))
-            }
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Scalar, E> {
-                Ok(Scalar(value.to_string()))
-            }
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Scalar, E> {
-                Ok(Scalar(value.to_string()))
-            }
-            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Scalar, E> {
-                Ok(Scalar(value.to_string()))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
+impl Read for Scalar {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        Ok(Scalar(match value.shape()? {
+            Shape::Text(text) => text.into(),
+            Shape::Truth(truth) => truth.to_string(),
+            Shape::Integer(number) => number.to_string(),
+            Shape::Float(number) => number.to_string(),
+            Shape::List(_) | Shape::Table(_) => return Err(value.wrong_type("a text, a number, true or false")),
+        }))
     }
 }
 
@@ -59,9 +37,9 @@ impl FromStr for Number {
     }
 }
 
-impl<'de> Deserialize<'de> for Number {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Scalar::deserialize(deserializer)?.0.parse().map_err(de::Error::custom)
+impl Read for Number {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        value.parse(&Scalar::read(value)?.0)
     }
 }
 

@@ -532,18 +532,16 @@ async fn waiting_for_nonsense_is_refused() {
 
 #[tokio::test]
 async fn the_command_line_says_the_same() {
+    use boathook::keys::{Fields, Read, describe, take};
     use boathook::step::Kind;
-    use clap::Args;
-    fn typed<T: Args>(arguments: &[&str]) -> T {
-        let command = T::augment_args(clap::Command::new("x").no_binary_name(true));
-        T::from_arg_matches(&command.try_get_matches_from(arguments).expect("arguments")).expect("typed")
+    fn typed<T: Fields + Default + 'static>(arguments: &[&str]) -> T {
+        let command = describe(clap::Command::new("x").no_binary_name(true), || Box::new(T::default()));
+        let mut typed = T::default();
+        take(&mut typed, &command.try_get_matches_from(arguments).expect("arguments")).expect("typed");
+        typed
     }
-    fn toml<T: serde::de::DeserializeOwned>(text: &str) -> T {
-        #[derive(serde::Deserialize)]
-        struct Table<T> {
-            step: T,
-        }
-        toml::from_str::<Table<T>>(&format!("step = {text}")).expect("TOML").step
+    fn toml<T: Read>(text: &str) -> T {
+        client_support::parse_step(&format!("step = {text}")).expect("TOML")
     }
     type HttpTyped = <Http as Kind>::Typed;
     type WaitTyped = <Wait as Kind>::Typed;

@@ -143,7 +143,7 @@ impl Client {
 }
 
 fn drain(toml: &str) -> Drain {
-    let typed = toml::from_str(toml).expect(toml);
+    let typed = boathook::keys::parse(toml).expect(toml);
     let (mut secrets, mut problems) = (Vec::new(), Vec::new());
     let mut scope = Scope {
         file: "",

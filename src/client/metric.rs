@@ -1,18 +1,11 @@
 //! A number that a server publishes, as Prometheus text or JSON, and what is wanted of it. For the steps `wait` and
 //! `drain`.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, str::FromStr};
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, MapAccess},
-};
-
-use super::{
-    Failure, MOST_KEPT, Request,
-    options::{Options, unknown_key},
-};
+use super::{Failure, MOST_KEPT, Request, options::Options};
 use crate::{
+    keys::{Error, Node, Read, Shape, keys, list_of},
     problem::Scope,
     process::Processes,
     step::Progress,
@@ -22,39 +15,22 @@ use crate::{
 /// Prometheus' own default for the largest page is none; kube-state-metrics of a large cluster stays below this.
 const LARGEST_PAGE: usize = 32 << 20;
 
-/// What is wanted, as typed.
-#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
-pub struct WantOptions {
-    /// The value must be this.
-    #[arg(long, value_name = "VALUE")]
-    pub equals: Option<Scalar>,
-    /// The value must not be this.
-    #[arg(long, value_name = "VALUE")]
-    pub not_equals: Option<Scalar>,
-    /// The value must be this or more.
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
-    pub at_least: Option<Number>,
-    /// The value must be this or less.
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
-    pub at_most: Option<Number>,
+keys! {
+    /// What is wanted, as typed.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct WantOptions {
+        /// The value must be this or less.
+        pub at_most: Option<Number> = Signed("NUMBER"),
+        /// The value must be this or more.
+        pub at_least: Option<Number> = Signed("NUMBER"),
+        /// The value must be this.
+        pub equals: Option<Scalar> = One("VALUE"),
+        /// The value must not be this.
+        pub not_equals: Option<Scalar> = One("VALUE"),
+    }
 }
 
 impl WantOptions {
-    /// Takes the value of a key if it is one of these.
-    ///
-    /// # Errors
-    /// The value is of the wrong kind.
-    pub fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
-        match key {
-            "equals" => self.equals = Some(map.next_value()?),
-            "not-equals" => self.not_equals = Some(map.next_value()?),
-            "at-least" => self.at_least = Some(map.next_value()?),
-            "at-most" => self.at_most = Some(map.next_value()?),
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
     pub fn mean(self) -> Want {
         Want {
             equals: self.equals.map(|value| value.0),
@@ -62,35 +38,6 @@ impl WantOptions {
             at_least: self.at_least.map(|number| number.0),
             at_most: self.at_most.map(|number| number.0),
         }
-    }
-}
-
-/// What the TOML has in the table of a metric, as options of the command line; the URL is the value of `--metric`.
-#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
-pub struct MetricOptions {
-    /// Where the value stands in a JSON answer (`/a/b` or `a.b`).
-    #[arg(long, value_name = "POINTER")]
-    pub pointer: Option<String>,
-    /// With `metric`: the name of the Prometheus metric.
-    #[arg(long = "name", value_name = "NAME")]
-    pub metric_name: Option<String>,
-    /// With `metric`: a label of the Prometheus metric.
-    #[arg(long = "label", value_name = "NAME=VALUE")]
-    pub labels: Vec<Label>,
-    #[command(flatten)]
-    pub want: WantOptions,
-    #[command(flatten)]
-    pub request: Options,
-}
-
-impl MetricOptions {
-    /// Either place is empty: the table is the file's, the options are the command line's.
-    pub fn complete(self, metric: MetricTyped) -> MetricTyped {
-        if self == Self::default() {
-            return metric;
-        }
-        let Self { pointer, metric_name, labels, want, request } = self;
-        MetricTyped { url: metric.url, name: metric_name, labels, pointer, want, request }
     }
 }
 
@@ -106,60 +53,53 @@ impl FromStr for Label {
     }
 }
 
-/// A metric as typed: `{ url, name, labels, at-most }` for Prometheus text, `{ url, pointer, at-most }` for JSON, and
-/// the keys of a request.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct MetricTyped {
-    pub url: String,
-    /// Of the Prometheus metric.
-    pub name: Option<String>,
-    pub labels: Vec<Label>,
-    /// Of the JSON value.
-    pub pointer: Option<String>,
-    pub want: WantOptions,
-    pub request: Options,
-}
+impl Read for Label {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        value.parse(value.text("a string")?)
+    }
 
-impl FromStr for MetricTyped {
-    type Err = std::convert::Infallible;
-    fn from_str(url: &str) -> Result<Self, Self::Err> {
-        Ok(MetricTyped { url: url.into(), ..MetricTyped::default() })
+    /// A table of labels.
+    fn read_list(value: Node<'_>) -> Result<Vec<Self>, Error> {
+        if value.by_hand {
+            return list_of(value);
+        }
+        let labels = BTreeMap::<String, Scalar>::read(value)?;
+        Ok(labels.into_iter().map(|(key, value)| Label(key, value.0)).collect())
     }
 }
 
-impl<'de> Deserialize<'de> for MetricTyped {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = MetricTyped;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a metric, such as { url = \"http://…/metrics\", name = \"requests\", at-most = 0 }")
+keys! {
+    /// A metric as typed: `{ url, name, labels, at-most }` for Prometheus text, `{ url, pointer, at-most }` for JSON,
+    /// and the keys of a request. On the command line the URL is the value of `--metric`.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct MetricTyped {
+        pub url: String = Toml,
+        /// With `metric`: the name of the Prometheus metric.
+        pub name: Option<String> = One("NAME"),
+        /// With `metric`: a label of the Prometheus metric.
+        pub labels: Vec<Label> = Many("NAME=VALUE", "label"),
+        /// Where the value stands in a JSON answer (`/a/b` or `a.b`).
+        pub pointer: Option<String> = One("POINTER"),
+    }
+    parts { Always pub want: WantOptions, Always pub request: Options }
+    impl {
+        fn short(&mut self, value: Node<'_>) -> Result<bool, Error> {
+            if let (true, Shape::Text(url)) = (value.by_hand, value.shape()?) {
+                self.url = url.into();
+                return Ok(true);
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MetricTyped, A::Error> {
-                let mut typed = MetricTyped::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "url" => typed.url = map.next_value()?,
-                        "name" => typed.name = Some(map.next_value()?),
-                        "labels" => {
-                            let labels = map.next_value::<BTreeMap<String, Scalar>>()?;
-                            typed.labels = labels.into_iter().map(|(key, value)| Label(key, value.0)).collect();
-                        }
-                        "pointer" => typed.pointer = Some(map.next_value()?),
-                        key if typed.want.take(key, &mut map)? || typed.request.take(key, &mut map)? => {}
-                        key => {
-                            let known = format!(
-                                "url, name, labels, pointer, at-most, at-least, equals, not-equals, {}",
-                                Options::KEYS
-                            );
-                            return Err(unknown_key(key, &known, &mut map));
-                        }
-                    }
-                }
-                Ok(typed)
-            }
+            Ok(false)
         }
-        deserializer.deserialize_map(Visitor)
+        fn expected(&self) -> &'static str {
+            "a metric, such as { url = \"http://…/metrics\", name = \"requests\", at-most = 0 }"
+        }
+    }
+}
+
+impl MetricTyped {
+    /// Either place is empty: the table is the file's, the options beside the URL are the command line's.
+    pub fn complete(self, options: MetricTyped) -> MetricTyped {
+        if options == Self::default() { self } else { MetricTyped { url: self.url, ..options } }
     }
 }
 

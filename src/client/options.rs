@@ -2,95 +2,44 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, IgnoredAny, MapAccess},
+use crate::{
+    keys::{Error, Node, Read, Shape, keys, list_of},
+    number::Number,
 };
 
-/// Everything about a request but its URL. Tables that hold it call [`Options::take`] for each key.
-#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
-pub struct Options {
-    /// The method of the request.
-    #[arg(long, value_name = "METHOD")]
-    pub method: Option<String>,
-    /// A header of the request; may be given more than once.
-    #[arg(long = "header", value_name = "NAME: VALUE")]
-    pub headers: Vec<Header>,
-    /// The body of the request.
-    #[arg(long, value_name = "TEXT")]
-    pub body: Option<String>,
-    /// A file with the body of the request.
-    #[arg(long, value_name = "FILE")]
-    pub body_file: Option<PathBuf>,
-    /// A token, sent as "Authorization: Bearer TOKEN".
-    #[arg(long, value_name = "TOKEN")]
-    pub bearer: Option<String>,
-    /// A file with the token.
-    #[arg(long, value_name = "FILE")]
-    pub bearer_file: Option<PathBuf>,
-    /// User and password for basic authentication, or user and a file with the password as USER:@FILE.
-    #[arg(long, value_name = "USER:PASSWORD")]
-    pub basic: Option<Basic>,
-    /// The client's certificate chain (PEM).
-    #[arg(long, value_name = "FILE")]
-    pub cert_file: Option<PathBuf>,
-    /// The client's private key (PEM: PKCS#8, PKCS#1 or SEC1).
-    #[arg(long, value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
-    /// The authorities that may sign the server's certificate (PEM), instead of the system's.
-    #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
-    /// Take any certificate of the server.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    pub insecure: Option<Flag>,
-    /// The name that the server's certificate must be for, instead of the URL's host.
-    #[arg(long, value_name = "NAME")]
-    pub server_name: Option<String>,
-    /// How many redirects to follow.
-    #[arg(long, value_name = "COUNT")]
-    pub follow_redirects: Option<Count>,
-    /// Connect to this Unix socket instead of the URL's host.
-    #[arg(long, value_name = "PATH")]
-    pub unix_socket: Option<PathBuf>,
-}
-
-impl Options {
-    /// The keys, for the message about an unknown one.
-    pub const KEYS: &'static str = "method, headers, body, body-file, bearer, bearer-file, basic, cert-file, \
-         key-file, ca-file, insecure, server-name, follow-redirects, unix-socket";
-
-    /// Takes the value of a key if it is one of these.
-    ///
-    /// # Errors
-    /// The value is of the wrong kind.
-    pub fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
-        match key {
-            "method" => self.method = Some(map.next_value()?),
-            "headers" => self.headers = map.next_value::<Headers>()?.0,
-            "body" => self.body = Some(map.next_value()?),
-            "body-file" => self.body_file = Some(map.next_value()?),
-            "bearer" => self.bearer = Some(map.next_value()?),
-            "bearer-file" => self.bearer_file = Some(map.next_value()?),
-            "basic" => self.basic = Some(map.next_value()?),
-            "cert-file" => self.cert_file = Some(map.next_value()?),
-            "key-file" => self.key_file = Some(map.next_value()?),
-            "ca-file" => self.ca_file = Some(map.next_value()?),
-            "insecure" => self.insecure = Some(map.next_value()?),
-            "server-name" => self.server_name = Some(map.next_value()?),
-            "follow-redirects" => self.follow_redirects = Some(map.next_value()?),
-            "unix-socket" => self.unix_socket = Some(map.next_value()?),
-            _ => return Ok(false),
-        }
-        Ok(true)
+keys! {
+    /// Everything about a request but its URL; a part of the tables that hold a request.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Options {
+        /// The method of the request.
+        pub method: Option<String> = One("METHOD"),
+        /// A header of the request; may be given more than once.
+        pub headers: Vec<Header> = Many("NAME: VALUE", "header"),
+        /// The body of the request.
+        pub body: Option<String> = One("TEXT"),
+        /// A file with the body of the request.
+        pub body_file: Option<PathBuf> = One("FILE"),
+        /// A token, sent as "Authorization: Bearer TOKEN".
+        pub bearer: Option<String> = One("TOKEN"),
+        /// A file with the token.
+        pub bearer_file: Option<PathBuf> = One("FILE"),
+        /// User and password for basic authentication, or user and a file with the password as USER:@FILE.
+        pub basic: Option<Basic> = One("USER:PASSWORD"),
+        /// The client's certificate chain (PEM).
+        pub cert_file: Option<PathBuf> = One("FILE"),
+        /// The client's private key (PEM: PKCS#8, PKCS#1 or SEC1).
+        pub key_file: Option<PathBuf> = One("FILE"),
+        /// The authorities that may sign the server's certificate (PEM), instead of the system's.
+        pub ca_file: Option<PathBuf> = One("FILE"),
+        /// Take any certificate of the server.
+        pub insecure: Option<Flag> = Truth,
+        /// The name that the server's certificate must be for, instead of the URL's host.
+        pub server_name: Option<String> = One("NAME"),
+        /// How many redirects to follow.
+        pub follow_redirects: Option<Number<u32>> = One("COUNT"),
+        /// Connect to this Unix socket instead of the URL's host.
+        pub unix_socket: Option<PathBuf> = One("PATH"),
     }
-}
-
-/// The error for a key that a table does not know.
-pub fn unknown_key<'de, A: MapAccess<'de>>(key: &str, known: &str, map: &mut A) -> A::Error {
-    let _ = map.next_value::<IgnoredAny>();
-    // serde's own words, so that the message gets the same form as for every other table (`config/document.rs`).
-    let known: Vec<String> = known.split(", ").map(|key| format!("`{key}`")).collect();
-    de::Error::custom(format!("unknown field `{key}`, expected one of {}", known.join(", ")))
 }
 
 /// One header, `NAME: VALUE` on the command line.
@@ -108,55 +57,55 @@ impl FromStr for Header {
     }
 }
 
-/// A table of headers; a value may be a list, for a header that is sent more than once.
-struct Headers(Vec<Header>);
+impl Read for Header {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        value.parse(value.text("a string")?)
+    }
 
-impl<'de> Deserialize<'de> for Headers {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let table = BTreeMap::<String, Values>::deserialize(deserializer)?;
+    /// A table of headers; a value may be a list, for a header that is sent more than once.
+    fn read_list(value: Node<'_>) -> Result<Vec<Self>, Error> {
+        if value.by_hand {
+            return list_of(value);
+        }
         let mut headers = Vec::new();
-        for (name, Values(values)) in table {
+        for (name, Values(values)) in BTreeMap::<String, Values>::read(value)? {
             headers.extend(values.into_iter().map(|value| Header { name: name.clone(), value }));
         }
-        Ok(Headers(headers))
+        Ok(headers)
     }
 }
 
 struct Values(Vec<String>);
 
-impl<'de> Deserialize<'de> for Values {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Values;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text, or a list of texts")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Values, E> {
-                Ok(Values(vec![text.into()]))
-            }
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Values, E> {
-                Ok(Values(vec![number.to_string()]))
-            }
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Values, A::Error> {
-                let mut values = Vec::new();
-                while let Some(value) = list.next_element()? {
-                    values.push(value);
-                }
-                Ok(Values(values))
-            }
+impl Read for Values {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        match value.shape()? {
+            Shape::List(_) => Vec::read(value).map(Values),
+            _ => value.text_or_number("a text, or a list of texts").map(|text| Values(vec![text.into_owned()])),
         }
-        deserializer.deserialize_any(Visitor)
     }
 }
 
-/// User and password.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Basic {
-    pub user: String,
-    pub password: Option<String>,
-    pub password_file: Option<PathBuf>,
+keys! {
+    /// User and password.
+    #[derive(Clone, PartialEq, Eq)]
+    pub struct Basic {
+        pub user: String = Toml,
+        pub password: Option<String> = Toml,
+        pub password_file: Option<PathBuf> = Toml,
+    }
+    impl {
+        fn needed(&self) -> &'static [&'static str] {
+            &["user"]
+        }
+        fn short(&mut self, value: Node<'_>) -> Result<bool, Error> {
+            if let (true, Shape::Text(text)) = (value.by_hand, value.shape()?) {
+                *self = value.parse(text)?;
+                return Ok(true);
+            }
+            Ok(false)
+        }
+    }
 }
 
 impl fmt::Debug for Basic {
@@ -187,54 +136,12 @@ impl FromStr for Flag {
     }
 }
 
-impl<'de> Deserialize<'de> for Flag {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Flag;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("true or false")
-            }
-            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Flag, E> {
-                Ok(Flag(value))
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Flag, E> {
-                text.parse().map_err(E::custom)
-            }
+impl Read for Flag {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        match value.shape()? {
+            Shape::Truth(truth) => Ok(Flag(truth)),
+            Shape::Text(text) => value.parse(text),
+            _ => Err(value.wrong_type("true or false")),
         }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-/// A whole number, also in quotes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count(pub u32);
-
-impl FromStr for Count {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.trim().parse().map(Count).map_err(|_| format!("`{text}` is not a whole number from 0 to {}", u32::MAX))
-    }
-}
-
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Count;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number")
-            }
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Count, E> {
-                number.to_string().parse().map_err(E::custom)
-            }
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Count, E> {
-                number.to_string().parse().map_err(E::custom)
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Count, E> {
-                text.parse().map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
     }
 }

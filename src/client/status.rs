@@ -1,8 +1,8 @@
 //! Rules for HTTP statuses: `200`, `"404"`, `"2xx"`, `"500-599"`, one or a list of them. Pure.
 
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, de};
+use crate::keys::{Error, Node, Read, Shape};
 
 /// Statuses from the first to the second, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,40 +40,33 @@ impl FromStr for Status {
     }
 }
 
-struct Visitor;
+impl Read for Status {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        value.parse(&value.text_or_number(EXPECTED)?)
+    }
 
-impl<'de> de::Visitor<'de> for Visitor {
-    type Value = Vec<Status>;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a status such as 404, \"2xx\" or \"500-599\", or a list of them")
-    }
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        text.split(',').map(|part| part.parse().map_err(E::custom)).collect()
-    }
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
-        self.visit_str(&number.to_string())
-    }
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
-        self.visit_str(&number.to_string())
-    }
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+    /// Also one alone, several in a text with commas between, and lists of those.
+    fn read_list(value: Node<'_>) -> Result<Vec<Self>, Error> {
         let mut statuses = Vec::new();
-        while let Some(Statuses(more)) = list.next_element()? {
-            statuses.extend(more);
+        if let Shape::List(list) = value.shape()? {
+            for item in value.items(list) {
+                statuses.extend(Self::read_list(item)?);
+            }
+            return Ok(statuses);
+        }
+        for part in value.text_or_number(EXPECTED)?.split(',') {
+            statuses.push(value.parse(part)?);
         }
         Ok(statuses)
     }
 }
 
-impl<'de> Deserialize<'de> for Statuses {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Visitor).map(Statuses)
-    }
-}
+const EXPECTED: &str = "a status such as 404, \"2xx\" or \"500-599\", or a list of them";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::parse;
 
     #[test]
     fn reads_statuses() {
@@ -88,10 +81,10 @@ mod tests {
 
     #[test]
     fn reads_lists() {
-        #[derive(Deserialize)]
-        struct Table {
-            s: Statuses,
-        }
+        let read = |text: &str| {
+            let tables = parse::<std::collections::BTreeMap<String, Vec<Status>>>(text);
+            tables.map(|mut table| Statuses(table.remove("s").expect("its only key")))
+        };
         for (text, inside, outside) in [
             ("s = 404", 404, 405),
             ("s = \"2xx\"", 204, 300),
@@ -99,9 +92,12 @@ mod tests {
             ("s = \"2xx,404\"", 404, 403),
             ("s = []", 0, 200),
         ] {
-            let Table { s } = toml::from_str(text).expect(text);
+            let s = read(text).expect(text);
             assert!((inside == 0 || s.contain(inside)) && !s.contain(outside), "{text}");
         }
-        assert!(toml::from_str::<Table>("s = true").is_err_and(|error| error.to_string().contains("a status such as")));
+        assert_eq!(
+            read("s = true"),
+            Err("invalid type: boolean `true`, expected a status such as 404, \"2xx\" or \"500-599\", or a list of them".into())
+        );
     }
 }

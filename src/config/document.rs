@@ -4,14 +4,16 @@
 
 use std::borrow::Cow;
 
-use serde::de::DeserializeOwned;
 use toml::{
     Spanned,
     de::{DeArray, DeTable, DeValue},
 };
 
-use super::tree::Tree;
-use crate::{problem::Problem, redact::is_secret};
+use crate::{
+    keys::{Node, Read},
+    problem::Problem,
+    redact::is_secret,
+};
 
 /// More problems than anybody reads; beyond it a file is garbage rather than a configuration with slips.
 const MOST_PROBLEMS: usize = 50;
@@ -35,7 +37,7 @@ impl<'t> Document<'t> {
 
     /// Reads the whole text as a `T`. Problems are appended; what could not be read is left out of the result.
     /// `None` when nothing sensible is left.
-    pub fn read<T: DeserializeOwned>(
+    pub fn read<T: Read>(
         &mut self,
         environment: &dyn Fn(&str) -> Option<String>,
         problems: &mut Vec<Problem>,
@@ -62,12 +64,13 @@ impl<'t> Document<'t> {
             problems.push(self.problem(Some(self.line_of(span.start)), place, what.clone(), Some(help.clone())));
         }
         for _ in 0..MOST_PROBLEMS {
-            match T::deserialize(Tree::of(root.clone())) {
+            let whole = Spanned::new(root.span(), DeValue::Table(root.get_ref().clone()));
+            match T::read(Node::of_file(&whole)) {
                 Ok(typed) => return Some(typed),
                 Err(error) => {
-                    let span = error.span.clone().unwrap_or(0..0);
+                    let span = error.span();
                     let place = place_of(root.get_ref(), &span);
-                    let (what, help) = explain(&error.message);
+                    let (what, help) = explain(error.message());
                     let what = self.hide_values(&what);
                     // What was not substituted cannot be right either: once is enough.
                     if !unset.iter().any(|(known, ..)| *known == span) {
@@ -111,7 +114,6 @@ impl<'t> Document<'t> {
 /// serde's words, turned into ours.
 fn explain(message: &str) -> (String, Option<String>) {
     let message = one_line(message);
-    // serde's own words, which the tables that are read by hand use as well.
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let (field, expected) = rest.split_once(", ").unwrap_or((rest, ""));
         let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
@@ -145,8 +147,6 @@ fn explain(message: &str) -> (String, Option<String>) {
                 "a string" => "text in quotes",
                 "a boolean" => "true or false",
                 "a map" => "a table",
-                "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
-                expected if expected.starts_with("struct ") => "a table",
                 expected => expected,
             };
             return (format!("{ours}{found}, expected {expected}"), None);
@@ -210,6 +210,11 @@ fn substitute_value(
             Ok(new) => *text = Cow::Owned(new),
             Err((what, help)) => unset.push((span, what, help)),
         },
+        // No key takes a date; as text, the key's own message says what it wants instead.
+        DeValue::Datetime(date) => {
+            let text = date.to_string();
+            *value.get_mut() = DeValue::String(text.into());
+        }
         DeValue::Array(array) => {
             for item in array.iter_mut() {
                 substitute_value(item, environment, done, unset);
@@ -381,6 +386,7 @@ fn remove_inside<'i>(value: &mut Spanned<DeValue<'i>>, matches: &Matches<'_>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::keys;
 
     fn environment(name: &str) -> Option<String> {
         match name {
@@ -412,22 +418,20 @@ mod tests {
         }
     }
 
-    #[derive(serde::Deserialize, Debug, Default)]
-    #[allow(dead_code, reason = "only read, to see the problems")]
-    #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-    struct Sample {
-        one: Option<u16>,
-        two_words: Option<String>,
-        part: Part,
-        step: Vec<Part>,
+    keys! {
+        struct Sample {
+            one: Option<crate::number::Port> = Toml,
+            two_words: Option<String> = Toml,
+            part: Part = Toml,
+            step: Vec<Part> = Toml,
+        }
     }
 
-    #[derive(serde::Deserialize, Debug, Default)]
-    #[allow(dead_code, reason = "only read, to see the problems")]
-    #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-    struct Part {
-        name: Option<String>,
-        limit: Option<crate::duration::Span>,
+    keys! {
+        struct Part {
+            name: Option<String> = Toml,
+            limit: Option<crate::duration::Span> = Toml,
+        }
     }
 
     #[test]
@@ -443,7 +447,7 @@ mod tests {
             got,
             [
                 "t.toml:10: step 2: limit: the environment variable `NONE` is not set",
-                "t.toml:1: one: wrong type: string \"x\", expected a whole number, 0 or more",
+                "t.toml:1: one: `x` is not a whole number from 0 to 65535",
                 "t.toml:2: two_words: unknown key `two_words`",
                 "t.toml:4: part: limit: `${SECRET}` is not a duration: write a number with a unit, such as \"30s\"",
                 "t.toml:5: part: limitt: unknown key `limitt`",

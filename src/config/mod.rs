@@ -3,7 +3,6 @@
 
 mod document;
 mod meaning;
-mod tree;
 pub mod typed;
 
 use std::path::{Path, PathBuf};

@@ -1,55 +1,59 @@
 //! The configuration exactly as typed: one struct a table, one field a key, nothing checked but the types.
 
-use serde::Deserialize;
 use toml::Spanned;
 
-use crate::{duration::Span, number::Port, step::TypedStep};
+use crate::{duration::Span, keys::keys, number::Port, step::TypedStep};
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Config {
-    pub grace_period: Option<Span>,
-    pub stop_reserve: Option<Span>,
-    pub server: Server,
-    pub app: App,
-    pub log: Log,
-    pub pre_start: Hook,
-    pub post_start: Hook,
-    pub pre_stop: Hook,
-    pub post_stop: Hook,
+keys! {
+    #[derive(Debug)]
+    pub struct Config {
+        pub grace_period: Option<Span> = Toml,
+        pub stop_reserve: Option<Span> = Toml,
+        pub server: Server = Toml,
+        pub app: App = Toml,
+        pub log: Log = Toml,
+        pub pre_start: Hook = Toml,
+        pub post_start: Hook = Toml,
+        pub pre_stop: Hook = Toml,
+        pub post_stop: Hook = Toml,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Server {
-    pub listen: Option<Spanned<String>>,
-    pub token_file: Option<Spanned<String>>,
-    pub token_env: Option<Spanned<String>>,
-    pub allow_from: Option<Spanned<Vec<String>>>,
-    pub allow_unauthenticated: bool,
+keys! {
+    #[derive(Debug)]
+    pub struct Server {
+        pub listen: Option<Spanned<String>> = Toml,
+        pub token_file: Option<Spanned<String>> = Toml,
+        pub token_env: Option<Spanned<String>> = Toml,
+        pub allow_from: Option<Spanned<Vec<String>>> = Toml,
+        pub allow_unauthenticated: bool = Toml,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct App {
-    pub ports: Option<Spanned<Vec<Port>>>,
-    pub stop_signal: Option<Spanned<String>>,
-    pub stop_on: Option<Spanned<Vec<String>>>,
+keys! {
+    #[derive(Debug)]
+    pub struct App {
+        pub ports: Option<Spanned<Vec<Port>>> = Toml,
+        pub stop_signal: Option<Spanned<String>> = Toml,
+        pub stop_on: Option<Spanned<Vec<String>>> = Toml,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Log {
-    pub level: Option<Spanned<String>>,
-    pub format: Option<Spanned<String>>,
-    pub termination_message: Option<String>,
+keys! {
+    #[derive(Debug)]
+    pub struct Log {
+        pub level: Option<Spanned<String>> = Toml,
+        pub format: Option<Spanned<String>> = Toml,
+        pub termination_message: Option<String> = Toml,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Hook {
-    pub gate: Option<Spanned<String>>,
-    pub deadline: Option<Spanned<Span>>,
-    pub undrain_after: Option<Spanned<Span>>,
-    pub step: Vec<Spanned<TypedStep>>,
+keys! {
+    #[derive(Debug)]
+    pub struct Hook {
+        pub gate: Option<Spanned<String>> = Toml,
+        pub deadline: Option<Spanned<Span>> = Toml,
+        pub undrain_after: Option<Spanned<Span>> = Toml,
+        pub step: Vec<Spanned<TypedStep>> = Toml,
+    }
 }

@@ -6,31 +6,36 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
-
 use super::{Context, End, Kind, exec};
-use crate::{problem::Scope, sys::file};
+use crate::{keys::keys, problem::Scope, sys::file};
 
 /// Files are searched for a word up to here (1 MiB): a flag file is small, and a log is not a flag.
 const LARGEST: usize = 1 << 20;
 
-/// `when = { file-exists = "/etc/consul.d" }`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Typed {
-    file_exists: Option<PathBuf>,
-    file_missing: Option<PathBuf>,
-    file_contains: Option<Contains>,
-    /// Name = value; an empty value: the variable is unset or empty.
-    env: BTreeMap<String, String>,
-    command: Option<<exec::Exec as Kind>::Typed>,
+keys! {
+    /// `when = { file-exists = "/etc/consul.d" }`.
+    #[derive(Debug)]
+    pub struct Typed {
+        file_exists: Option<PathBuf> = Toml,
+        file_missing: Option<PathBuf> = Toml,
+        file_contains: Option<Contains> = Toml,
+        /// Name = value; an empty value: the variable is unset or empty.
+        env: BTreeMap<String, String> = Toml,
+        command: Option<<exec::Exec as Kind>::Typed> = Toml,
+    }
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Contains {
-    file: PathBuf,
-    text: String,
+keys! {
+    #[derive(Clone, Debug)]
+    struct Contains {
+        file: PathBuf = Toml,
+        text: String = Toml,
+    }
+    impl {
+        fn needed(&self) -> &'static [&'static str] {
+            &["file", "text"]
+        }
+    }
 }
 
 /// What must hold for the step to run.

@@ -1,18 +1,17 @@
 //! The `drain` step: what was typed, what it means, and the door to `drain/`, where it is done.
 
-use std::{fmt, str::FromStr, time::Duration};
-
-use serde::{Deserialize, Deserializer, de};
+use std::{str::FromStr, time::Duration};
 
 use super::{Context, End, Kind};
 use crate::{
-    client::metric::{Metric, MetricOptions, MetricTyped},
+    client::metric::{Metric, MetricTyped},
     drain::{
         engine::{Rule, Rules},
         measure::{self, Measure},
         watch::{self, Settings, Source},
     },
     duration::Span,
+    keys::{Error, Node, Read, Shape, keys},
     net::peers::Peers,
     problem::Scope,
 };
@@ -27,43 +26,31 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// Most requests of a web application are done by then; only used where nobody can see who spoke last.
 const LONGEST_REQUEST: Duration = Duration::from_secs(10);
 
-/// Wait until the application has no new connections and none in flight.
-#[derive(Clone, Debug, Default, Deserialize, clap::Args)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct Typed {
-    /// Wait at least this long, for routing to move away [default: 5s]
-    #[arg(long, value_name = "DURATION")]
-    settle: Option<Span>,
-    /// Wait until no new connection has come for this long [default: 1s, or settle where that is shorter]
-    #[arg(long, value_name = "DURATION")]
-    quiet_min: Option<Span>,
-    /// So many connections may be in flight at the end [default: 0]
-    #[arg(long, value_name = "NUMBER")]
-    threshold: Option<Number>,
-    /// The application's ports; repeat, or separate by commas [default: all that listen on more than loopback]
-    #[arg(long, alias = "port", value_name = "PORT", value_delimiter = ',')]
-    #[serde(deserialize_with = "one_or_more")]
-    ports: Vec<Number>,
-    /// Peers whose connections do not count: an address, a network or `gateway`; repeat, or separate by commas
-    #[arg(long, value_name = "PEER", value_delimiter = ',')]
-    #[serde(deserialize_with = "one_or_more")]
-    ignore_peers: Vec<Peer>,
-    /// A connection on which the server spoke last is idle when nothing has moved for this long, or sooner where
-    /// client and server are seen to take turns [default: 1s]
-    #[arg(long, value_name = "DURATION")]
-    idle_after: Option<Span>,
-    /// Where nobody can see who spoke last (source `proc`), a connection is idle after this long [default: 10s]
-    #[arg(long, value_name = "DURATION")]
-    longest_request: Option<Span>,
-    /// Where connections are read from: auto, sock-diag or proc [default: auto]
-    #[arg(long, value_name = "SOURCE")]
-    source: Option<TypedSource>,
-    /// Instead of looking at connections: until a value at this URL is as wanted, for the quiet time
-    #[arg(long, value_name = "URL")]
-    metric: Option<MetricTyped>,
-    #[serde(skip)]
-    #[command(flatten)]
-    flat: MetricOptions,
+keys! {
+    /// Wait until the application has no new connections and none in flight.
+    #[derive(Clone, Debug)]
+    pub struct Typed {
+        /// Wait at least this long, for routing to move away [default: 5s]
+        settle: Option<Span> = One("DURATION"),
+        /// Wait until no new connection has come for this long [default: 1s, or settle where that is shorter]
+        quiet_min: Option<Span> = One("DURATION"),
+        /// So many connections may be in flight at the end [default: 0]
+        threshold: Option<Number> = One("NUMBER"),
+        /// The application's ports; repeat, or separate by commas [default: all that listen on more than loopback]
+        ports: Vec<Number> = List("PORT", "port"),
+        /// Peers whose connections do not count: an address, a network or `gateway`; repeat, or separate by commas
+        ignore_peers: Vec<Peer> = List("PEER", ""),
+        /// A connection on which the server spoke last is idle when nothing has moved for this long, or sooner where
+        /// client and server are seen to take turns [default: 1s]
+        idle_after: Option<Span> = One("DURATION"),
+        /// Where nobody can see who spoke last (source `proc`), a connection is idle after this long [default: 10s]
+        longest_request: Option<Span> = One("DURATION"),
+        /// Where connections are read from: auto, sock-diag or proc [default: auto]
+        source: Option<TypedSource> = One("SOURCE"),
+        /// Instead of looking at connections: until a value at this URL is as wanted, for the quiet time
+        metric: Option<MetricTyped> = One("URL"),
+    }
+    parts { ByHand flat: MetricTyped }
 }
 
 /// The step, ready to run.
@@ -123,7 +110,7 @@ impl Kind for Drain {
                     );
                 }
             }
-            let metric = Metric::mean(typed.flat.complete(metric), scope)?;
+            let metric = Metric::mean(metric.complete(typed.flat), scope)?;
             return (scope.problems.len() == before)
                 .then(|| Self { until: Until::Measure(Box::new(Measure { metric, settle, quiet: quiet_min })) });
         }
@@ -182,36 +169,37 @@ impl FromStr for Number {
     }
 }
 
-impl<'de> Deserialize<'de> for Number {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Number;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number")
-            }
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Number, E> {
-                number.try_into().map(Number).map_err(|_| E::custom(format!("{number} is negative")))
-            }
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Number, E> {
-                Ok(Number(number))
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Number, E> {
-                text.parse().map_err(E::custom)
-            }
+impl Read for Number {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        match value.shape()? {
+            Shape::Integer(number) if number < 0 => Err(value.wrong(&format!("{number} is negative"))),
+            _ => value.parse(&value.text_or_number("a number")?),
         }
-        deserializer.deserialize_any(Visitor)
+    }
+
+    fn read_list(value: Node<'_>) -> Result<Vec<Self>, Error> {
+        one_or_more(value)
     }
 }
 
 /// A peer as typed; what it means is found later, with its place at hand.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer(String);
 
 impl FromStr for Peer {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         Ok(Self(text.into()))
+    }
+}
+
+impl Read for Peer {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        String::read(value).map(Self)
+    }
+
+    fn read_list(value: Node<'_>) -> Result<Vec<Self>, Error> {
+        one_or_more(value)
     }
 }
 
@@ -230,49 +218,31 @@ impl FromStr for TypedSource {
     }
 }
 
-impl<'de> Deserialize<'de> for TypedSource {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
+impl Read for TypedSource {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        value.parse(value.text("a string")?)
     }
 }
 
 /// Reads `[80, 443]`, `80`, and `"80,443"`, which is what a substituted variable may hold.
-fn one_or_more<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + FromStr<Err = String>,
-{
-    struct Visitor<T>(std::marker::PhantomData<T>);
-    impl<'de, T: Deserialize<'de> + FromStr<Err = String>> de::Visitor<'de> for Visitor<T> {
-        type Value = Vec<T>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list, such as [8080, 8443]")
-        }
-        fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
-            let mut found = Vec::new();
-            while let Some(item) = list.next_element()? {
-                found.push(item);
-            }
-            Ok(found)
-        }
-        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Vec<T>, E> {
-            self.visit_str(&number.to_string())
-        }
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
-            text.split(',').map(|item| item.trim().parse().map_err(E::custom)).collect()
-        }
+fn one_or_more<T: Read + FromStr<Err = String>>(value: Node<'_>) -> Result<Vec<T>, Error> {
+    if let Shape::List(list) = value.shape()? {
+        return value.items(list).map(T::read).collect();
     }
-    deserializer.deserialize_any(Visitor(std::marker::PhantomData))
+    let text = value.text_or_number("a list, such as [8080, 8443]")?;
+    text.split(',').map(|item| value.parse(item.trim())).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::Problem;
+    use crate::{
+        keys::{describe, parse, take},
+        problem::Problem,
+    };
 
     fn mean(toml: &str, app_ports: &[u16]) -> (Option<Drain>, Vec<Problem>) {
-        let typed = toml::from_str(toml).expect(toml);
+        let typed = parse(toml).expect(toml);
         let (mut secrets, mut problems) = (Vec::new(), Vec::new());
         let mut scope = Scope {
             file: "boathook.toml",
@@ -352,21 +322,21 @@ mod tests {
             ("settle = 5", "invalid type: integer `5`, expected a duration in quotes, such as \"30s\""),
             ("setle = \"5s\"", "unknown field `setle`, expected one of"),
         ] {
-            let error = toml::from_str::<Typed>(text).expect_err(text);
-            assert!(error.message().starts_with(expected), "{text}: {}", error.message());
+            let error = parse::<Typed>(text).expect_err(text);
+            assert!(error.starts_with(expected), "{text}: {error}");
         }
     }
 
     #[test]
     fn the_command_line_says_the_same() {
-        use clap::{Args, Command, FromArgMatches};
-        let command = Typed::augment_args(Command::new("drain"));
+        let command = describe(clap::Command::new("drain"), || Box::new(Typed::default()));
         let matches = command
             .try_get_matches_from([
                 "drain", "--port", "80", "--ports", "443,8443", "--settle", "2s", "--source", "proc",
             ])
             .expect("good arguments");
-        let typed = Typed::from_arg_matches(&matches).expect("good arguments");
+        let mut typed = Typed::default();
+        take(&mut typed, &matches).expect("good arguments");
         assert_eq!(typed.ports, [Number(80), Number(443), Number(8443)]);
         assert_eq!(typed.settle, Some(Span(Duration::from_secs(2))));
         assert_eq!(typed.source, Some(TypedSource(Source::Proc)));

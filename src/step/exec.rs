@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    fmt, fs,
+    fs,
     io::{self, Seek, Write},
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::{Path, PathBuf},
@@ -16,15 +16,12 @@ use std::{
 };
 
 use rustix::fs::MemfdFlags;
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, value::MapAccessDeserializer, value::SeqAccessDeserializer},
-};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Context, End, Kind};
 use crate::{
     duration::show,
+    keys::{Error, Node, Read, Shape, keys, list_of},
     problem::Scope,
     process::{Birth, Capture, Child, ExitStatus, Family, MARKER, Processes, Source, SpawnError, family, spawn, user},
     redact::is_secret,
@@ -34,33 +31,47 @@ use crate::{
 /// The reason goes into one line of the report and the termination message; a line of log is long enough for it.
 const LONGEST_REASON: usize = 300;
 
-/// The step as typed: `exec = ["consul", "leave"]` or `exec = { command = […], … }`.
-#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
-pub struct Typed {
-    /// An environment variable for the command, beside the agent's own; may be repeated
-    #[arg(long = "env", value_name = "NAME=VALUE")]
-    env: Vec<Variable>,
-    /// The folder that the command starts in
-    #[arg(long, value_name = "FOLDER")]
-    dir: Option<PathBuf>,
-    /// Who the command runs as: 1000, 1000:1000, www-data or www-data:adm (needs root)
-    #[arg(long)]
-    user: Option<String>,
-    /// Text for the command's stdin, which is empty without it
-    #[arg(long, value_name = "TEXT")]
-    input: Option<String>,
-    /// After a success, leave alone what the command left running in the background
-    #[arg(long)]
-    leave_running: bool,
-    /// Where the command's stdout goes: log or discard
-    #[arg(long, value_name = "WHERE", default_value = "log")]
-    stdout: Output,
-    /// Where the command's stderr goes: log or discard
-    #[arg(long, value_name = "WHERE", default_value = "log")]
-    stderr: Output,
-    /// The program and its arguments; there is no shell unless you write one: sh -c "…"
-    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
-    command: Vec<String>,
+keys! {
+    /// The step as typed: `exec = ["consul", "leave"]` or `exec = { command = […], … }`.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Typed {
+        /// The program and its arguments; there is no shell unless you write one: sh -c "…"
+        command: Vec<String> = Words("COMMAND"),
+        /// An environment variable for the command, beside the agent's own; may be repeated
+        env: Vec<Variable> = Many("NAME=VALUE", "env"),
+        /// The folder that the command starts in
+        dir: Option<PathBuf> = One("FOLDER"),
+        /// Who the command runs as: 1000, 1000:1000, www-data or www-data:adm (needs root)
+        user: Option<Value> = One("USER"),
+        /// Text for the command's stdin, which is empty without it
+        input: Option<String> = One("TEXT"),
+        /// After a success, leave alone what the command left running in the background
+        leave_running: bool = Switch,
+        /// Where the command's stdout goes: log or discard
+        stdout: Output = OneOr("WHERE", "log"),
+        /// Where the command's stderr goes: log or discard
+        stderr: Output = OneOr("WHERE", "log"),
+    }
+    impl {
+        fn needed(&self) -> &'static [&'static str] {
+            &["command"]
+        }
+        fn short(&mut self, value: Node<'_>) -> Result<bool, Error> {
+            match value.shape()? {
+                Shape::List(_) => self.command = Vec::read(value)?,
+                Shape::Text(text) => {
+                    return Err(value.wrong(&format!(
+                        "exec is a list, because no shell splits it into words: write [\"sh\", \"-c\", {text:?}] for a shell"
+                    )));
+                }
+                _ => return Ok(false),
+            }
+            Ok(true)
+        }
+        fn expected(&self) -> &'static str {
+            "a list such as [\"consul\", \"leave\"], or a table with `command`"
+        }
+    }
 }
 
 /// Where one stream of the command goes.
@@ -117,7 +128,7 @@ impl Kind for Exec {
         if typed.dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty() || dir.to_string_lossy().contains('\0')) {
             scope.problem("dir", "it is not a path", Some("name a folder of the image".into()));
         }
-        if let Some(Err(why)) = typed.user.as_deref().map(user::check) {
+        if let Some(Err(why)) = typed.user.as_ref().map(|Value(user)| user::check(user)) {
             scope.problem("user", why, None);
         }
         if scope.problems.len() > before {
@@ -127,7 +138,7 @@ impl Kind for Exec {
             command: typed.command.into_iter().map(OsString::from).collect(),
             env: typed.env,
             dir: typed.dir,
-            user: typed.user,
+            user: typed.user.map(|Value(user)| user),
             input: typed.input,
             leave_running: typed.leave_running,
             stdout: typed.stdout,
@@ -336,108 +347,48 @@ impl FromStr for Output {
     }
 }
 
-impl<'de> Deserialize<'de> for Output {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+impl Read for Output {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        value.parse(value.text("a string")?)
     }
 }
 
-impl<'de> Deserialize<'de> for Typed {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ShortOrTable)
+impl Read for Variable {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        value.parse(value.text("a string")?)
     }
-}
 
-/// The long form.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Table {
-    command: Vec<String>,
-    #[serde(default)]
-    env: BTreeMap<String, Value>,
-    dir: Option<PathBuf>,
-    user: Option<Value>,
-    input: Option<String>,
-    #[serde(default)]
-    leave_running: bool,
-    #[serde(default)]
-    stdout: Output,
-    #[serde(default)]
-    stderr: Output,
+    /// A table of variables.
+    fn read_list(value: Node<'_>) -> Result<Vec<Self>, Error> {
+        if value.by_hand {
+            return list_of(value);
+        }
+        let table = BTreeMap::<String, Value>::read(value)?;
+        Ok(table.into_iter().map(|(name, Value(value))| Variable { name, value }).collect())
+    }
 }
 
 /// A text that may be typed as a number or a truth value: `PORT = 8080`, `user = 1000`.
+#[derive(Clone, Debug, PartialEq)]
 struct Value(String);
 
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Value;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text in quotes, a number, true or false")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
-                Ok(Value(text.into()))
-            }
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Value, E> {
-                Ok(Value(number.to_string()))
-            }
-            fn visit_bool<E: de::Error>(self, truth: bool) -> Result<Value, E> {
-                Ok(Value(truth.to_string()))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-struct ShortOrTable;
-
-impl<'de> de::Visitor<'de> for ShortOrTable {
-    type Value = Typed;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list such as [\"consul\", \"leave\"], or a table with `command`")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Typed, E> {
-        Err(E::custom(format!(
-            "exec is a list, because no shell splits it into words: write [\"sh\", \"-c\", {text:?}] for a shell"
-        )))
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<Typed, A::Error> {
-        Ok(Typed { command: Vec::deserialize(SeqAccessDeserializer::new(list))?, ..Typed::default() })
-    }
-
-    fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Typed, A::Error> {
-        let table = Table::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Typed {
-            env: table.env.into_iter().map(|(name, Value(value))| Variable { name, value }).collect(),
-            dir: table.dir,
-            user: table.user.map(|Value(user)| user),
-            input: table.input,
-            leave_running: table.leave_running,
-            stdout: table.stdout,
-            stderr: table.stderr,
-            command: table.command,
-        })
+impl Read for Value {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        Ok(Value(match value.shape()? {
+            Shape::Truth(truth) => truth.to_string(),
+            _ => value.text_or_number("a text in quotes, a number, true or false")?.into_owned(),
+        }))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Args;
-
     use super::*;
-
-    #[derive(Deserialize)]
-    struct Step {
-        exec: Typed,
-    }
+    use crate::keys::{describe, take};
 
     fn parse(text: &str) -> Result<Typed, String> {
-        toml::from_str::<Step>(text).map(|step| step.exec).map_err(|error| error.message().to_owned())
+        let mut steps: BTreeMap<String, Typed> = crate::keys::parse(text)?;
+        Ok(steps.remove("exec").expect("its only key"))
     }
 
     #[test]
@@ -452,8 +403,10 @@ mod tests {
         let line = "x --env K=v=w --env PORT=8080 --dir /x --user 1000 --input in --leave-running --stdout discard";
         for dashes in [&["--"][..], &[]] {
             let words = line.split(' ').chain(dashes.iter().copied()).chain(["a", "-b"]);
-            let matches = Typed::augment_args(clap::Command::new("x")).try_get_matches_from(words).expect("good");
-            assert_eq!(<Typed as clap::FromArgMatches>::from_arg_matches(&matches).expect("good"), long);
+            let command = describe(clap::Command::new("x"), || Box::new(Typed::default()));
+            let mut typed = Typed::default();
+            take(&mut typed, &command.try_get_matches_from(words).expect("good")).expect("good");
+            assert_eq!(typed, long);
         }
     }
 

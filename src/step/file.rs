@@ -9,10 +9,9 @@ use std::{
 };
 
 use rustix::fs::OFlags;
-use serde::Deserialize;
 
 use super::{Context, End, Kind};
-use crate::problem::Scope;
+use crate::{keys::keys, problem::Scope};
 
 /// One change of one file.
 #[derive(Clone, Debug)]
@@ -36,28 +35,23 @@ enum Change {
     Remove,
 }
 
-/// `file = { touch = "/tmp/x" }`, `{ write = "/tmp/x", content = "…" }`, `{ append = … }`, `{ remove = "/tmp/x" }`.
-#[derive(Debug, Default, Deserialize, clap::Args)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Typed {
-    /// Create the file if it is missing and set its time to now
-    #[arg(long, value_name = "PATH")]
-    touch: Option<PathBuf>,
-    /// Replace the file by the content, in one go
-    #[arg(long, value_name = "PATH")]
-    write: Option<PathBuf>,
-    /// Add the content at the end of the file
-    #[arg(long, value_name = "PATH")]
-    append: Option<PathBuf>,
-    /// Remove the file; one that is not there is fine
-    #[arg(long, value_name = "PATH")]
-    remove: Option<PathBuf>,
-    /// What to write
-    #[arg(long, value_name = "TEXT")]
-    content: Option<String>,
-    /// Permissions in octal, such as 0640; without it 0644, less the umask
-    #[arg(long, value_name = "OCTAL")]
-    mode: Option<String>,
+keys! {
+    /// `file = { touch = "/tmp/x" }`, `{ write = "/tmp/x", content = "…" }`, `{ append = … }`, `{ remove = "/tmp/x" }`.
+    #[derive(Debug)]
+    pub struct Typed {
+        /// Create the file if it is missing and set its time to now
+        touch: Option<PathBuf> = One("PATH"),
+        /// Replace the file by the content, in one go
+        write: Option<PathBuf> = One("PATH"),
+        /// Add the content at the end of the file
+        append: Option<PathBuf> = One("PATH"),
+        /// Remove the file; one that is not there is fine
+        remove: Option<PathBuf> = One("PATH"),
+        /// What to write
+        content: Option<String> = One("TEXT"),
+        /// Permissions in octal, such as 0640; without it 0644, less the umask
+        mode: Option<String> = One("OCTAL"),
+    }
 }
 
 impl Kind for File {

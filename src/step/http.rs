@@ -1,71 +1,39 @@
 //! The step `http`: one request, with rules for what its status means. The request itself is `client`.
 
-use std::fmt;
-
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, MapAccess},
-};
-
 use super::{Context, End, Kind};
 use crate::{
     client::{
         Request,
-        options::{Options, unknown_key},
+        options::Options,
         status::{Status, Statuses},
     },
+    keys::{Error, Node, Shape, keys},
     problem::Scope,
 };
 
-/// Send a request; its status decides how the step ends.
-#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
-pub struct HttpTyped {
-    /// Where to: `http://host:port/path`, `https://…` or `unix:///path/to.sock:/path`.
-    #[arg(value_name = "URL")]
-    pub url: String,
-    #[command(flatten)]
-    pub request: Options,
-    /// Statuses that mean success; 2xx if not given.
-    #[arg(long, value_name = "STATUS", value_delimiter = ',')]
-    pub succeed: Vec<Status>,
-    /// Statuses after which another attempt may help; 429 and 5xx if not given.
-    #[arg(long, value_name = "STATUS", value_delimiter = ',')]
-    pub retry: Vec<Status>,
-    /// Statuses that mean that there is nothing to do.
-    #[arg(long, value_name = "STATUS", value_delimiter = ',')]
-    pub skip: Vec<Status>,
-}
-
-impl<'de> Deserialize<'de> for HttpTyped {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = HttpTyped;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a URL, or a table such as { url = \"http://…\", method = \"POST\" }")
-            }
-            fn visit_str<E: de::Error>(self, url: &str) -> Result<HttpTyped, E> {
-                Ok(HttpTyped { url: url.into(), ..HttpTyped::default() })
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HttpTyped, A::Error> {
-                let mut typed = HttpTyped::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "url" => typed.url = map.next_value()?,
-                        "succeed" => typed.succeed = map.next_value::<Statuses>()?.0,
-                        "retry" => typed.retry = map.next_value::<Statuses>()?.0,
-                        "skip" => typed.skip = map.next_value::<Statuses>()?.0,
-                        key if typed.request.take(key, &mut map)? => {}
-                        key => {
-                            let known = format!("url, succeed, retry, skip, {}", Options::KEYS);
-                            return Err(unknown_key(key, &known, &mut map));
-                        }
-                    }
-                }
-                Ok(typed)
-            }
+keys! {
+    /// Send a request; its status decides how the step ends.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct HttpTyped {
+        /// Where to: `http://host:port/path`, `https://…` or `unix:///path/to.sock:/path`.
+        pub url: String = Word("URL", ""),
+        /// Statuses that mean success; 2xx if not given.
+        pub succeed: Vec<Status> = List("STATUS", ""),
+        /// Statuses after which another attempt may help; 429 and 5xx if not given.
+        pub retry: Vec<Status> = List("STATUS", ""),
+        /// Statuses that mean that there is nothing to do.
+        pub skip: Vec<Status> = List("STATUS", ""),
+    }
+    parts { Always pub request: Options }
+    impl {
+        fn short(&mut self, value: Node<'_>) -> Result<bool, Error> {
+            let Shape::Text(url) = value.shape()? else { return Ok(false) };
+            self.url = url.into();
+            Ok(true)
         }
-        deserializer.deserialize_any(Visitor)
+        fn expected(&self) -> &'static str {
+            "a URL, or a table such as { url = \"http://…\", method = \"POST\" }"
+        }
     }
 }
 

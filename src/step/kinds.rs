@@ -1,28 +1,39 @@
 //! The list of kinds. One line here and one file beside it make a kind: its key in the TOML, its subcommand, its
 //! meaning and its run all come from the line.
 
-use serde::Deserialize;
+use clap::{ArgMatches, Command};
 use toml::Spanned;
 
-use super::{Context, End, Kind, Step, StepOptions, condition};
-use crate::{duration::Span, number::Number, problem::Scope};
+use super::{Context, End, Kind, Step, condition};
+use crate::{
+    duration::Span,
+    keys::{self, Fields, keys},
+    number::Number,
+    problem::Scope,
+};
 
 macro_rules! kinds {
     ($($(#[doc = $about:literal])+ $variant:ident, $field:ident, $name:literal, $kind:ty;)+) => {
-        /// A step as typed: what all kinds share, and exactly one of the kinds.
-        #[derive(Debug, Default, Deserialize)]
-        #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-        pub struct TypedStep {
-            pub name: Option<String>,
-            pub timeout: Option<Span>,
-            pub attempt_timeout: Option<Span>,
-            pub on_failure: Option<String>,
-            pub retries: Option<Number<u32>>,
-            pub backoff: Option<Span>,
-            pub when: Option<condition::Typed>,
-            pub essential: bool,
-            pub group: Option<Vec<Spanned<TypedStep>>>,
-            $(pub $field: Option<<$kind as Kind>::Typed>,)+
+        keys! {
+            /// A step as typed: what all kinds share, and exactly one of the kinds. Only what makes sense for one step
+            /// by hand is an option of the command line.
+            #[derive(Debug)]
+            pub struct TypedStep {
+                pub name: Option<String> = Toml,
+                /// The longest that the step may take, all attempts together
+                pub timeout: Option<Span> = OneOr("DURATION", "30s"),
+                /// The longest that one attempt may take
+                pub attempt_timeout: Option<Span> = One("DURATION"),
+                pub on_failure: Option<String> = Toml,
+                /// Attempts after the first, with growing pauses between
+                pub retries: Option<Number<u32>> = One("N"),
+                /// The pause before the first retry; doubles each time
+                pub backoff: Option<Span> = One("DURATION"),
+                pub when: Option<condition::Typed> = Toml,
+                pub essential: bool = Toml,
+                pub group: Option<Vec<Spanned<TypedStep>>> = Toml,
+                $(pub $field: Option<<$kind as Kind>::Typed> = Toml,)+
+            }
         }
 
         /// What a step does.
@@ -86,27 +97,34 @@ macro_rules! kinds {
             }
         }
 
-        /// Run one step by hand, without a configuration file
-        #[derive(Debug, clap::Subcommand)]
-        #[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
-        pub enum StepCommand {
-            $($(#[doc = $about])+ #[command(name = $name)] $variant {
-                #[command(flatten)]
-                typed: <$kind as Kind>::Typed,
-                #[command(flatten)]
-                options: StepOptions,
-            },)+
+        /// Adds the kinds as subcommands.
+        pub fn describe(mut command: Command) -> Command {
+            $(command = command.subcommand(describe_kind($name, &[$($about),+], || Box::<<$kind as Kind>::Typed>::default()));)+
+            command
         }
 
-        impl StepCommand {
-            /// What the same step would be in the TOML.
-            pub fn typed(self) -> TypedStep {
-                match self {
-                    $(StepCommand::$variant { typed, options } => TypedStep { $field: Some(typed), ..options.typed() },)+
-                }
-            }
+        /// What was typed on the command line, as if it were in the TOML.
+        ///
+        /// # Errors
+        /// None that the parser has not told before.
+        pub fn take(matches: &ArgMatches) -> Result<TypedStep, clap::Error> {
+            let mut step = TypedStep::default();
+            let Some((name, matches)) = matches.subcommand() else { return Ok(step) };
+            keys::take(&mut step, matches)?;
+            $(if name == $name {
+                keys::take(step.$field.insert(Default::default()), matches)?;
+            })+
+            Ok(step)
         }
     };
+}
+
+/// The subcommand of a kind: its options and those that all kinds share. The first line of `about` is for lists.
+fn describe_kind(name: &'static str, about: &[&'static str], make: fn() -> Box<dyn Fields>) -> Command {
+    let first = about.first().map_or("", |line| line.trim());
+    let all: Vec<&str> = about.iter().map(|line| line.trim()).collect();
+    let command = Command::new(name).about(first.strip_suffix('.').unwrap_or(first)).long_about(all.join("\n"));
+    keys::describe(keys::describe(command, make), || Box::<TypedStep>::default())
 }
 
 kinds! {

@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use toml::Spanned;
 
-use crate::{duration::Span, number::Number, problem::Scope, process::Processes};
+use crate::{
+    keys::{Fields, Read},
+    problem::Scope,
+    process::Processes,
+};
 
 pub mod condition;
 pub mod drain;
@@ -26,7 +29,7 @@ pub mod sleep;
 pub mod wait;
 
 pub use condition::Condition;
-pub use kinds::{Action, StepCommand, TypedStep};
+pub use kinds::{Action, TypedStep};
 
 /// How one attempt at a step ended. A failure is data for the report, not an error of the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +48,8 @@ pub enum End {
 
 /// What a kind of step provides.
 pub trait Kind: Sized + fmt::Debug {
-    /// The step as typed: the same keys in the TOML (kebab-case) and on `boathook step KIND` (long options).
-    type Typed: DeserializeOwned + clap::Args;
+    /// The step as typed, made by `keys!`: the keys in the TOML, and the options of `boathook step KIND`.
+    type Typed: Read + Fields + Default + 'static;
 
     /// Gives meaning to what was typed; `None` when it noted at least one problem.
     fn mean(typed: Self::Typed, scope: &mut Scope<'_>) -> Option<Self>;
@@ -133,35 +136,6 @@ pub const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 
 /// More steps than any container has; more of them would only make the report unreadable.
 const MOST_STEPS: usize = 100;
-
-/// What all kinds share, on the command line.
-#[derive(Debug, Default, clap::Args)]
-pub struct StepOptions {
-    /// The longest that the step may take, all attempts together
-    #[arg(long, value_name = "DURATION", default_value = "30s")]
-    timeout: Option<Span>,
-    /// The longest that one attempt may take
-    #[arg(long, value_name = "DURATION")]
-    attempt_timeout: Option<Span>,
-    /// Attempts after the first, with growing pauses between
-    #[arg(long, value_name = "N")]
-    retries: Option<Number<u32>>,
-    /// The pause before the first retry; doubles each time
-    #[arg(long, value_name = "DURATION")]
-    backoff: Option<Span>,
-}
-
-impl StepOptions {
-    fn typed(self) -> TypedStep {
-        TypedStep {
-            timeout: self.timeout,
-            attempt_timeout: self.attempt_timeout,
-            retries: self.retries,
-            backoff: self.backoff,
-            ..TypedStep::default()
-        }
-    }
-}
 
 /// Gives meaning to a list of typed steps; `line_of` turns a place in the text into its line.
 pub fn mean_steps(

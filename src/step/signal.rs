@@ -9,13 +9,10 @@ use std::{
 };
 
 use rustix::process::{Pid, PidfdFlags};
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, value::MapAccessDeserializer},
-};
 
 use super::{Context, End, Kind};
 use crate::{
+    keys::{Error, Node, Read, Shape, keys},
     problem::Scope,
     process::{find, name_of_signal, signal_by_name},
     sys::{self, file},
@@ -28,24 +25,46 @@ const POLL: Duration = Duration::from_millis(20);
 /// How many pids a message lists.
 const LISTED: usize = 5;
 
-/// The step as typed: `signal = "QUIT"` or `signal = { signal = "QUIT", pid-file = "/run/nginx.pid", wait = true }`.
-#[derive(Clone, Debug, PartialEq, clap::Args)]
-pub struct Typed {
-    /// The signal: QUIT, SIGQUIT, 3 or RTMIN+3
-    #[arg(long, default_value = "TERM")]
-    signal: String,
-    /// To whom: only "main", the process that the container is for, which is also the default
-    #[arg(long, value_name = "main")]
-    to: Option<String>,
-    /// To the process whose pid stands in this file
-    #[arg(long, value_name = "FILE")]
-    pid_file: Option<PathBuf>,
-    /// To the process of this name
-    #[arg(long, value_name = "NAME")]
-    process: Option<String>,
-    /// Wait until the process has ended
-    #[arg(long)]
-    wait: bool,
+keys! {
+    /// The step as typed: `signal = "QUIT"` or `signal = { signal = "QUIT", pid-file = "/run/nginx.pid", wait = true }`.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Typed {
+        /// The signal: QUIT, SIGQUIT, 3 or RTMIN+3
+        signal: Option<Name> = OneOr("SIGNAL", TERM),
+        /// To whom: only "main", the process that the container is for, which is also the default
+        to: Option<String> = One("main"),
+        /// To the process whose pid stands in this file
+        pid_file: Option<PathBuf> = One("FILE"),
+        /// To the process of this name
+        process: Option<String> = One("NAME"),
+        /// Wait until the process has ended
+        wait: bool = Switch,
+    }
+    impl {
+        fn short(&mut self, value: Node<'_>) -> Result<bool, Error> {
+            if matches!(value.shape()?, Shape::Text(_) | Shape::Integer(_)) {
+                self.signal = Some(Name::read(value)?);
+                return Ok(true);
+            }
+            Ok(false)
+        }
+        fn expected(&self) -> &'static str {
+            "a signal such as \"QUIT\", or a table with `signal`"
+        }
+    }
+}
+
+/// What kill(1) sends too.
+const TERM: &str = "TERM";
+
+/// A signal's name or number.
+#[derive(Clone, Debug, PartialEq)]
+struct Name(String);
+
+impl Read for Name {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        Ok(Name(value.text_or_number("a signal such as \"QUIT\" or 3")?.into_owned()))
+    }
 }
 
 /// The step as meant.
@@ -68,10 +87,11 @@ impl Kind for Signal {
 
     fn mean(typed: Typed, scope: &mut Scope<'_>) -> Option<Self> {
         let before = scope.problems.len();
-        let signal = signal_by_name(&typed.signal);
+        let name = typed.signal.map_or_else(|| TERM.to_owned(), |Name(name)| name);
+        let signal = signal_by_name(&name);
         if signal.is_none() {
             let help = "write a name such as \"QUIT\" or \"RTMIN+3\", or a number from 1 to 64".to_owned();
-            scope.problem("signal", format!("`{}` is not a signal", typed.signal), help);
+            scope.problem("signal", format!("`{name}` is not a signal"), help);
         }
         if let Some(to) = typed.to.as_deref().filter(|to| *to != "main") {
             let help = "write \"main\", or use pid-file or process instead of it".to_owned();
@@ -214,64 +234,4 @@ async fn wait_for_end(sent: Sent) -> End {
         tokio::time::sleep(POLL).await;
     }
     done
-}
-
-/// The long form.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Table {
-    signal: Option<Name>,
-    to: Option<String>,
-    pid_file: Option<PathBuf>,
-    process: Option<String>,
-    #[serde(default)]
-    wait: bool,
-}
-
-/// A signal's name or number.
-struct Name(String);
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Name;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a signal such as \"QUIT\" or 3")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Name, E> {
-                Ok(Name(text.into()))
-            }
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Name, E> {
-                Ok(Name(number.to_string()))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for Typed {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ShortOrTable;
-        impl<'de> de::Visitor<'de> for ShortOrTable {
-            type Value = Typed;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a signal such as \"QUIT\", or a table with `signal`")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Typed, E> {
-                Ok(Typed { signal: text.into(), to: None, pid_file: None, process: None, wait: false })
-            }
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Typed, E> {
-                self.visit_str(&number.to_string())
-            }
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Typed, A::Error> {
-                let Table { signal, to, pid_file, process, wait } =
-                    Table::deserialize(MapAccessDeserializer::new(map))?;
-                // TERM is what kill(1) sends too.
-                let signal = signal.map_or_else(|| "TERM".into(), |Name(name)| name);
-                Ok(Typed { signal, to, pid_file, process, wait })
-            }
-        }
-        deserializer.deserialize_any(ShortOrTable)
-    }
 }

@@ -1,16 +1,12 @@
 //! The `sleep` step: a fixed time, or until the hook has lasted that long. For what cannot be observed; where it can,
 //! `wait` and `drain` end as soon as it is over.
 
-use std::{fmt, time::Duration};
-
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, value::MapAccessDeserializer},
-};
+use std::time::Duration;
 
 use super::{Context, End, Kind};
 use crate::{
     duration::{Span, show},
+    keys::{Error, Node, Shape, keys},
     problem::Scope,
 };
 
@@ -21,39 +17,34 @@ pub struct Sleep {
     from_hook_start: bool,
 }
 
-/// `sleep = "10s"`, or `sleep = { until = "15s" }`.
-#[derive(Debug, Default, clap::Args)]
-pub struct Typed {
-    /// How long to sleep
-    #[arg(value_name = "DURATION", required_unless_present = "until")]
-    length: Option<Span>,
-    /// Sleep until the hook has lasted this long, so that quick steps before it do not shorten the whole
-    #[arg(long, value_name = "DURATION", conflicts_with = "length")]
-    until: Option<Span>,
+keys! {
+    /// `sleep = "10s"`, or `sleep = { until = "15s" }`.
+    #[derive(Debug)]
+    pub struct Typed {
+        /// Sleep until the hook has lasted this long, so that quick steps before it do not shorten the whole
+        until: Option<Span> = One("DURATION"),
+    }
+    parts { ByHand short: Short }
+    impl {
+        fn needed(&self) -> &'static [&'static str] {
+            &["until"]
+        }
+        fn short(&mut self, value: Node<'_>) -> Result<bool, Error> {
+            let Shape::Text(text) = value.shape()? else { return Ok(false) };
+            self.short.length = Some(value.parse(text)?);
+            Ok(true)
+        }
+        fn expected(&self) -> &'static str {
+            "a duration in quotes, such as \"10s\", or { until = \"15s\" }"
+        }
+    }
 }
 
-impl<'de> Deserialize<'de> for Typed {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-        struct Long {
-            until: Span,
-        }
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Typed;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration in quotes, such as \"10s\", or { until = \"15s\" }")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Typed, E> {
-                text.parse().map(|length| Typed { length: Some(length), until: None }).map_err(E::custom)
-            }
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Typed, A::Error> {
-                let long = Long::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Typed { length: None, until: Some(long.until) })
-            }
-        }
-        deserializer.deserialize_any(Visitor)
+keys! {
+    #[derive(Debug)]
+    struct Short {
+        /// How long to sleep
+        length: Option<Span> = Word("DURATION", "until"),
     }
 }
 
@@ -61,7 +52,7 @@ impl Kind for Sleep {
     type Typed = Typed;
 
     fn mean(typed: Typed, scope: &mut Scope<'_>) -> Option<Self> {
-        match (typed.length, typed.until) {
+        match (typed.short.length, typed.until) {
             (Some(length), None) => Some(Sleep { length: length.0, from_hook_start: false }),
             (None, Some(until)) => Some(Sleep { length: until.0, from_hook_start: true }),
             _ => {

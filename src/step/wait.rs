@@ -1,12 +1,8 @@
 //! The step `wait`: tries until one condition is true. Its limit is the step's timeout; each try has a limit of its
 //! own, so that a server which accepts and says nothing does not eat the whole step.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, MapAccess},
-};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Context, End, Kind, Progress};
@@ -15,16 +11,18 @@ use crate::{
         Request,
         connect::{connect_tcp, connect_unix},
         files,
-        metric::{Metric, MetricOptions, MetricTyped, WantOptions, read_json},
-        options::{Count, Flag, Options, unknown_key},
+        metric::{Metric, MetricTyped, WantOptions, read_json},
+        options::{Flag, Options},
         resolve::resolve,
         status::{Status, Statuses},
         url::split_host_port,
     },
     duration::{Span, show},
+    keys::{Error, Node, Read, Shape, keys},
+    number::Number,
     problem::Scope,
     task,
-    value::{Want, find_json},
+    value::{Scalar, Want, find_json},
 };
 
 /// Twice a second: what is waited for at start is noticed soon, and a server does not mind.
@@ -36,165 +34,93 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 /// `contains` looks at the beginning of a file: what signals readiness is small.
 const MOST_SEARCHED: u64 = 1 << 20;
 
-/// Wait until a condition is true.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, clap::Args)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct WaitTyped {
-    /// Until this HOST:PORT accepts a connection.
-    #[arg(long, value_name = "HOST:PORT")]
-    pub tcp: Option<String>,
-    /// Until this URL answers with a fitting status (2xx if none is given).
-    #[arg(long, value_name = "URL")]
-    pub http: Option<WaitHttp>,
-    /// Until this Unix socket accepts a connection.
-    #[arg(long, value_name = "PATH")]
-    pub unix: Option<PathBuf>,
-    /// Until this file exists.
-    #[arg(long, value_name = "PATH")]
-    pub file: Option<PathBuf>,
-    /// With `file`: until it contains this text.
-    #[arg(long, value_name = "TEXT")]
-    pub contains: Option<String>,
-    /// With `file`: until it does not exist.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    pub absent: Option<Flag>,
-    /// Until no process is left with this name, id, or id in this file.
-    #[arg(long, value_name = "NAME|PID|FILE")]
-    pub process_gone: Option<Name>,
-    /// Until this name resolves.
-    #[arg(long, value_name = "NAME")]
-    pub dns: Option<String>,
-    /// With `dns`: to at least so many addresses.
-    #[arg(long, value_name = "COUNT")]
-    pub count: Option<Count>,
-    /// Until a value at this URL is as wanted.
-    #[arg(long, value_name = "URL")]
-    pub metric: Option<MetricTyped>,
-    /// The pause between tries; 500ms if not given.
-    #[arg(long, value_name = "DURATION")]
-    pub interval: Option<Span>,
-    /// How many times in a row it must be true.
-    #[arg(long, value_name = "COUNT")]
-    pub consecutive: Option<Count>,
-    /// How long one try may take; 2s if not given.
-    #[arg(long, value_name = "DURATION")]
-    pub try_timeout: Option<Span>,
-    #[serde(skip)]
-    #[command(flatten)]
-    pub flat: Flat,
+keys! {
+    /// Wait until a condition is true.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct WaitTyped {
+        /// Until this HOST:PORT accepts a connection.
+        pub tcp: Option<String> = One("HOST:PORT"),
+        /// Until this URL answers with a fitting status (2xx if none is given).
+        pub http: Option<WaitHttp> = One("URL"),
+        /// Until this Unix socket accepts a connection.
+        pub unix: Option<PathBuf> = One("PATH"),
+        /// Until this file exists.
+        pub file: Option<PathBuf> = One("PATH"),
+        /// With `file`: until it contains this text.
+        pub contains: Option<String> = One("TEXT"),
+        /// With `file`: until it does not exist.
+        pub absent: Option<Flag> = Truth,
+        /// Until no process is left with this name, id, or id in this file.
+        pub process_gone: Option<Scalar> = One("NAME|PID|FILE"),
+        /// Until this name resolves.
+        pub dns: Option<String> = One("NAME"),
+        /// With `dns`: to at least so many addresses.
+        pub count: Option<Number<u32>> = One("COUNT"),
+        /// Until a value at this URL is as wanted.
+        pub metric: Option<MetricTyped> = One("URL"),
+        /// The pause between tries; 500ms if not given.
+        pub interval: Option<Span> = One("DURATION"),
+        /// How many times in a row it must be true.
+        pub consecutive: Option<Number<u32>> = One("COUNT"),
+        /// How long one try may take; 2s if not given.
+        pub try_timeout: Option<Span> = One("DURATION"),
+    }
+    parts { ByHand pub flat: Flat }
 }
 
-/// What the TOML has in the tables of `http` and `metric`, as options of the command line.
-#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
-pub struct Flat {
-    /// With `http`: statuses that are awaited.
-    #[arg(long, value_name = "STATUS", value_delimiter = ',')]
-    pub status: Vec<Status>,
-    #[command(flatten)]
-    pub metric: MetricOptions,
+keys! {
+    /// What the TOML has in the tables of `http` and `metric`, as options of the command line.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Flat {
+        /// With `http`: statuses that are awaited.
+        pub status: Vec<Status> = List("STATUS", ""),
+    }
+    parts { ByHand pub metric: MetricTyped }
 }
 
-/// A process's name, or its number as TOML number or text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name(pub String);
-
-impl FromStr for Name {
-    type Err = std::convert::Infallible;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Name(text.into()))
+keys! {
+    /// `http = "http://…"`, or a table with the keys of a request, `status` and `json`.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct WaitHttp {
+        pub url: String = Toml,
+        pub status: Vec<Status> = Toml,
+        pub json: Option<Json> = Toml,
+    }
+    parts { Always pub request: Options }
+    impl {
+        fn short(&mut self, value: Node<'_>) -> Result<bool, Error> {
+            let Shape::Text(url) = value.shape()? else { return Ok(false) };
+            self.url = url.into();
+            Ok(true)
+        }
+        fn expected(&self) -> &'static str {
+            "a URL, or a table such as { url = \"http://…\", status = [\"2xx\"] }"
+        }
     }
 }
 
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Name(crate::value::Scalar::deserialize(deserializer)?.0))
+keys! {
+    /// A value in the answer, and what is wanted of it.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Json {
+        pub pointer: String = Toml,
+        pub exists: Exists = Toml,
+    }
+    parts { Always pub want: WantOptions }
+    impl {
+        fn expected(&self) -> &'static str {
+            "a table such as { pointer = \"/status\", equals = \"ok\" }"
+        }
     }
 }
 
-/// `http = "http://…"`, or a table with the keys of a request, `status` and `json`.
+/// The value being there is what is always wanted; `false` has no meaning here.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct WaitHttp {
-    pub url: String,
-    pub request: Options,
-    pub status: Vec<Status>,
-    pub json: Option<(String, WantOptions)>,
-}
+pub struct Exists;
 
-impl FromStr for WaitHttp {
-    type Err = std::convert::Infallible;
-    fn from_str(url: &str) -> Result<Self, Self::Err> {
-        Ok(WaitHttp { url: url.into(), ..WaitHttp::default() })
-    }
-}
-
-impl<'de> Deserialize<'de> for WaitHttp {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = WaitHttp;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a URL, or a table such as { url = \"http://…\", status = [\"2xx\"] }")
-            }
-            fn visit_str<E: de::Error>(self, url: &str) -> Result<WaitHttp, E> {
-                Ok(WaitHttp { url: url.into(), ..WaitHttp::default() })
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WaitHttp, A::Error> {
-                let mut typed = WaitHttp::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "url" => typed.url = map.next_value()?,
-                        "status" => typed.status = map.next_value::<Statuses>()?.0,
-                        "json" => typed.json = Some(map.next_value::<Json>().map(|json| (json.pointer, json.want))?),
-                        key if typed.request.take(key, &mut map)? => {}
-                        key => {
-                            let known = format!("url, status, json, {}", Options::KEYS);
-                            return Err(unknown_key(key, &known, &mut map));
-                        }
-                    }
-                }
-                Ok(typed)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-#[derive(Default)]
-struct Json {
-    pointer: String,
-    want: WantOptions,
-}
-
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Json;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a table such as { pointer = \"/status\", equals = \"ok\" }")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
-                let mut json = Json::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "pointer" => json.pointer = map.next_value()?,
-                        // The value being there is what is always wanted; `false` has no meaning here.
-                        "exists" => {
-                            if !map.next_value::<Flag>()?.0 {
-                                return Err(de::Error::custom("`exists` can only be true"));
-                            }
-                        }
-                        key if json.want.take(key, &mut map)? => {}
-                        key => {
-                            let known = "pointer, exists, equals, not-equals, at-least, at-most";
-                            return Err(unknown_key(key, known, &mut map));
-                        }
-                    }
-                }
-                Ok(json)
-            }
-        }
-        deserializer.deserialize_map(Visitor)
+impl Read for Exists {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        if Flag::read(value)?.0 { Ok(Exists) } else { Err(Error::new("`exists` can only be true")) }
     }
 }
 
@@ -335,7 +261,8 @@ fn mean_condition(typed: WaitTyped, scope: &mut Scope<'_>) -> Option<Condition> 
         // Either place is empty: the tables are the file's, the flat options the command line's.
         let request = if flat.metric.request == Options::default() { http.request } else { flat.metric.request };
         let status = if flat.status.is_empty() { http.status } else { flat.status };
-        let json = http.json.or_else(|| flat.metric.pointer.map(|pointer| (pointer, flat.metric.want)));
+        let json = http.json.map(|json| (json.pointer, json.want));
+        let json = json.or_else(|| flat.metric.pointer.map(|pointer| (pointer, flat.metric.want)));
         let mut request = Request::mean("http", &http.url, request, scope)?;
         request.keep = Statuses(status.clone());
         let status = if status.is_empty() { vec![Status(200, 299)] } else { status };
@@ -356,7 +283,7 @@ fn mean_condition(typed: WaitTyped, scope: &mut Scope<'_>) -> Option<Condition> 
             }
         };
     }
-    if let Some(Name(text)) = typed.process_gone {
+    if let Some(Scalar(text)) = typed.process_gone {
         return Some(Condition::ProcessGone(if text.starts_with('/') {
             Target::PidFile(text.into())
         } else if let Ok(pid) = text.parse() {
@@ -385,7 +312,7 @@ fn mean_condition(typed: WaitTyped, scope: &mut Scope<'_>) -> Option<Condition> 
         };
     }
     if let Some(metric) = typed.metric {
-        return Some(Condition::Metric(Box::new(Metric::mean(flat.metric.complete(metric), scope)?)));
+        return Some(Condition::Metric(Box::new(Metric::mean(metric.complete(flat.metric), scope)?)));
     }
     None
 }

@@ -1,9 +1,10 @@
 //! Servers that misbehave, and what is needed to send requests to them.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::{future::Future, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, future::Future, net::SocketAddr, time::Duration};
 
 use boathook::{
+    keys::Read,
     problem::{Problem, Scope},
     process::Processes,
     step::{Context, End, Kind, OwnTraffic, Progress},
@@ -28,14 +29,16 @@ pub fn context() -> Context {
     }
 }
 
+/// Reads the key `step` of a TOML text.
+pub fn parse_step<T: Read>(toml: &str) -> Result<T, String> {
+    let mut steps: BTreeMap<String, T> = boathook::keys::parse(toml)?;
+    Ok(steps.remove("step").expect("the key `step`"))
+}
+
 /// Gives meaning to a table of keys; the problems as shown, or the step and its secrets.
 pub fn mean<K: Kind>(toml: &str) -> Result<(K, Vec<String>), Vec<String>> {
     let (mut problems, mut secrets): (Vec<Problem>, Vec<String>) = (Vec::new(), Vec::new());
-    #[derive(serde::Deserialize)]
-    struct Table<T> {
-        step: T,
-    }
-    let Table { step } = toml::from_str::<Table<K::Typed>>(toml).map_err(|error| vec![error.message().to_string()])?;
+    let step = parse_step(toml).map_err(|message| vec![message])?;
     let mut scope = Scope {
         file: "f",
         line: None,

@@ -14,9 +14,8 @@ use std::{
 use boathook::{
     problem::Scope,
     process::{MainProcess, Processes, Signals, find},
-    step::{Context, Kind, OwnTraffic, Progress, exec::Exec, signal::Signal},
+    step::{Context, Kind, OwnTraffic, Progress, TypedStep, exec::Exec, signal::Signal},
 };
-use serde::Deserialize;
 use tokio::time::Instant;
 
 fn main() -> ExitCode {
@@ -178,12 +177,6 @@ async fn steal() -> u8 {
     0
 }
 
-#[derive(Deserialize)]
-struct Step {
-    exec: Option<<Exec as Kind>::Typed>,
-    signal: Option<<Signal as Kind>::Typed>,
-}
-
 /// Runs one step as the runner does and says how it ended and what it left: `cut` drops it earlier than `limit`.
 async fn step(limit: Duration, kill_after: Duration, cut: Duration, toml: &str) -> u8 {
     // To stderr, as the agent's own log; the test reads it there.
@@ -205,7 +198,7 @@ async fn step(limit: Duration, kill_after: Duration, cut: Duration, toml: &str) 
         own_traffic: OwnTraffic::default(),
         progress: Progress::default(),
     };
-    let step: Step = toml::from_str(toml).expect("good TOML");
+    let step: TypedStep = boathook::keys::parse(toml).expect("good TOML");
     let (mut secrets, mut problems) = (vec![], vec![]);
     let mut scope = Scope {
         file: "test",
