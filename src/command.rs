@@ -1,7 +1,13 @@
 //! What each subcommand does: calls the rooms in order and turns what they say into an exit code. Prints results on
 //! stdout; errors go up to `main`.
 
-use std::{io::Write, path::Path, process::ExitCode, time::Duration};
+use std::{
+    io::Write,
+    path::Path,
+    pin::{Pin, pin},
+    process::ExitCode,
+    time::Duration,
+};
 
 use crate::{
     beside, check,
@@ -67,6 +73,11 @@ fn load(named: Option<&Path>, listener: Listener, target: Target) -> Result<Conf
 
 /// One thread does everything: nothing here computes for long, and a thread costs memory for its whole life.
 fn on_runtime(work: impl Future<Output = Result<u8, Fatal>>) -> Result<u8, Fatal> {
+    block_on(pin!(work))
+}
+
+/// For all work in one form: the runtime's machinery is instantiated for each type of future.
+fn block_on(work: Pin<&mut dyn Future<Output = Result<u8, Fatal>>>) -> Result<u8, Fatal> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         Fatal::new(
             exit::INTERNAL,

@@ -25,6 +25,7 @@
 //! | [`process`] | the reaper, the main process, what steps start, signals |
 //! | [`check`], [`install`] | two subcommands of their own |
 //! | [`exit`], [`fatal`] | the table of exit codes, and errors that end a command |
+//! | [`short`] | short lists in order |
 //! | [`task`] | background work, handed to the runtime in one form |
 //! | [`sys`] | the kernel's interfaces that need care |
 
@@ -57,6 +58,7 @@ pub mod report;
 pub mod runner;
 pub mod server;
 pub mod service;
+pub mod short;
 #[cfg(feature = "state")]
 pub mod state;
 pub mod status;

@@ -1,6 +1,10 @@
 //! Keeps secrets out of everything that leaves the agent: what the configuration marked as secret is replaced wherever
 //! it would appear in a log line, a reason or a report. Pure.
 
+use std::cmp::Reverse;
+
+use crate::short;
+
 /// Shorter "secrets" are not replaced: they would blot out words everywhere and protect nobody.
 const SHORTEST: usize = 4;
 
@@ -24,12 +28,14 @@ pub fn is_secret(name: &str, value: &str) -> bool {
 pub struct Secrets(Vec<String>);
 
 impl Secrets {
-    pub fn new(mut values: Vec<String>) -> Self {
-        values.retain(|value| value.len() >= SHORTEST);
-        // Longest first: a secret within another must not leave the rest of the longer one standing.
-        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
-        values.dedup();
-        Self(values)
+    pub fn new(values: Vec<String>) -> Self {
+        let mut secrets = Vec::new();
+        for value in values.into_iter().filter(|value| value.len() >= SHORTEST) {
+            // Longest first: a secret within another must not leave the rest of the longer one standing.
+            short::insert_by_key(&mut secrets, value, |value| Reverse(value.len()));
+        }
+        secrets.dedup();
+        Self(secrets)
     }
 
     /// The text without any secret; the same text when there is none in it.
@@ -49,10 +55,6 @@ impl Secrets {
             (1..secret.len()).rev().find(|length| piece.ends_with(&secret.as_bytes()[..*length])).unwrap_or(0)
         };
         self.0.iter().map(begins).max().unwrap_or(0)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 

@@ -1,7 +1,7 @@
 //! A number that a server publishes, as Prometheus text or JSON, and what is wanted of it. For the steps `wait` and
 //! `drain`.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::str::FromStr;
 
 use super::{Failure, MOST_KEPT, Request, options::Options};
 use crate::{
@@ -63,7 +63,7 @@ impl Read for Label {
         if value.by_hand {
             return list_of(value);
         }
-        let labels = BTreeMap::<String, Scalar>::read(value)?;
+        let labels = Vec::<(String, Scalar)>::read(value)?;
         Ok(labels.into_iter().map(|(key, value)| Label(key, value.0)).collect())
     }
 }

@@ -1,6 +1,6 @@
 //! A request as typed: the keys that the `http` step, `wait = { http = … }` and a metric have in common.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use crate::{
     keys::{Error, Node, Read, Shape, keys, list_of},
@@ -68,7 +68,7 @@ impl Read for Header {
             return list_of(value);
         }
         let mut headers = Vec::new();
-        for (name, Values(values)) in BTreeMap::<String, Values>::read(value)? {
+        for (name, Values(values)) in Vec::<(String, Values)>::read(value)? {
             headers.extend(values.into_iter().map(|value| Header { name: name.clone(), value }));
         }
         Ok(headers)

@@ -82,8 +82,8 @@ mod tests {
     #[test]
     fn reads_lists() {
         let read = |text: &str| {
-            let tables = parse::<std::collections::BTreeMap<String, Vec<Status>>>(text);
-            tables.map(|mut table| Statuses(table.remove("s").expect("its only key")))
+            let tables = parse::<Vec<(String, Vec<Status>)>>(text);
+            tables.map(|mut table| Statuses(table.remove(0).1))
         };
         for (text, inside, outside) in [
             ("s = 404", 404, 405),

@@ -158,12 +158,9 @@ fn explain(message: &str) -> (String, Option<String>) {
 /// Whether two keys are one slip apart: a letter more, less, or another, letters in another order, or `_` for `-`.
 fn is_near(wrong: &str, name: &str) -> bool {
     let (a, b): (Vec<char>, Vec<char>) = (wrong.replace('_', "-").chars().collect(), name.chars().collect());
-    let sorted = |word: &[char]| {
-        let mut word = word.to_vec();
-        word.sort_unstable();
-        word
-    };
-    if sorted(&a) == sorted(&b) {
+    let mut left = b.clone();
+    let mut in_both = |x: &char| left.iter().position(|y| x == y).map(|at| left.swap_remove(at)).is_some();
+    if a.len() == b.len() && a.iter().all(&mut in_both) {
         return true;
     }
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -18,6 +18,7 @@ use crate::{
     process::signal_by_name,
     redact::Secrets,
     server::admission::{self, Rights, Source, TokenFile, TokenSource},
+    short,
     step::{self, Step},
 };
 
@@ -372,12 +373,10 @@ fn mean_app(typed: typed::App, document: &Document<'_>, scope: &mut Scope<'_>) -
         App { ports: Vec::new(), stop_signal: None, stop_on: vec![libc::SIGTERM, libc::SIGINT, libc::SIGQUIT] };
     if let Some(ports) = typed.ports {
         scope.line = Some(document.line_of(ports.span().start));
-        app.ports = ports.into_inner().into_iter().map(|port| port.0).collect();
+        app.ports = short::set_of(ports.into_inner().into_iter().map(|port| port.0));
         if app.ports.contains(&0) {
             scope.problem("ports", "0 is not a port", "name the ports the application listens on".to_owned());
         }
-        app.ports.sort_unstable();
-        app.ports.dedup();
     }
     let parse = |key: &str, name: &str, line: usize, scope: &mut Scope<'_>| {
         let signal = signal_by_name(name);

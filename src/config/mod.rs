@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 pub use meaning::{App, Config, Gate, HookConfig, LogConfig, LogFormat, Server};
 
-use crate::problem::Problem;
+use crate::{problem::Problem, short};
 use document::Document;
 
 /// Where a configuration is looked for when nobody names one.
@@ -93,9 +93,12 @@ pub fn parse(
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => {
-            problems.sort_by_key(|problem| problem.line);
-            problems.dedup();
-            Err(problems)
+            let mut by_line = Vec::new();
+            for problem in problems {
+                short::insert_by_key(&mut by_line, problem, |problem| problem.line);
+            }
+            by_line.dedup();
+            Err(by_line)
         }
     }
 }

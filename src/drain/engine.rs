@@ -7,14 +7,12 @@
 //! What the kernel cannot show is a request's end inside a connection. Where several requests are under way on one
 //! connection (HTTP/2, pipelining), the last speaker tells only about the last of them.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use crate::{
     duration::show,
     net::{Connection, Spoke, State},
+    short,
 };
 
 /// A time since the drain's start.
@@ -545,8 +543,7 @@ impl Engine {
     }
 
     fn describe_holders(&self, at: Moment) -> String {
-        let ports: BTreeSet<String> = self.holders.iter().map(|h| h.connection.local.port().to_string()).collect();
-        let ports = ports.into_iter().collect::<Vec<_>>().join(", ");
+        let ports = short::set_of(self.holders.iter().map(|h| h.connection.local.port().to_string())).join(", ");
         let owed = self.holders.iter().filter(|holder| holder.is_owed()).count();
         let cooling = self.holders.len() - owed;
         if owed == 0 {

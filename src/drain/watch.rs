@@ -28,6 +28,7 @@ use crate::{
         proc_tcp,
         sock_diag::Diag,
     },
+    short,
     step::{Context, End, OwnTraffic},
 };
 
@@ -206,12 +207,9 @@ impl Watch {
             let reachable = listeners.iter().filter(|listener| !is_loopback(listener.local.ip()));
             ports = reachable.map(|listener| listener.local.port()).filter(|port| !own.ports.contains(port)).collect();
         }
-        ports.sort_unstable();
-        ports.dedup();
+        let ports = short::set_of(ports);
         let all = || listeners.iter().map(|listener| listener.local.port());
-        let mut others: Vec<u16> = all().filter(|port| !ports.contains(port) && !own.ports.contains(port)).collect();
-        others.sort_unstable();
-        others.dedup();
+        let others = short::set_of(all().filter(|port| !ports.contains(port) && !own.ports.contains(port)));
         let counters = Counters::open().ok();
         let mut watch = Self {
             start,

@@ -1,7 +1,7 @@
 //! From the tree that the `toml` crate parses to values, each error with its place. The words are serde's, which
 //! `config/document.rs` turns into ours.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, ops::Range, path::PathBuf, str::FromStr};
+use std::{borrow::Cow, fmt, ops::Range, path::PathBuf, str::FromStr};
 
 use serde::de::Unexpected;
 use toml::{
@@ -231,13 +231,19 @@ impl<T: Read> Read for Spanned<T> {
     }
 }
 
-impl<T: Read> Read for BTreeMap<String, T> {
+/// A table with keys that are the user's own; they come in order.
+impl<T: Read> Read for (String, T) {
     fn read(value: Node<'_>) -> Result<Self, Error> {
+        Err(value.wrong_type("a map"))
+    }
+
+    fn read_list(value: Node<'_>) -> Result<Vec<Self>, Error> {
         let Shape::Table(table) = value.shape()? else { return Err(value.wrong_type("a map")) };
-        table
-            .iter()
-            .map(|(key, item)| Ok((key.get_ref().to_string(), T::read(Node { value: item, ..value })?)))
-            .collect()
+        let mut entries = Vec::with_capacity(table.len());
+        for (key, item) in table {
+            entries.push((key.get_ref().to_string(), T::read(Node { value: item, ..value })?));
+        }
+        Ok(entries)
     }
 }
 

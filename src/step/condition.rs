@@ -1,10 +1,7 @@
 //! A step's condition (`when`): a file exists or contains, an environment variable is, a command succeeds. Several in
 //! one `when` must all hold. A condition that does not hold skips the step; one that cannot be told fails it.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{Context, End, Kind, exec};
 use crate::{keys::keys, problem::Scope, sys::file};
@@ -20,7 +17,7 @@ keys! {
         file_missing: Option<PathBuf> = Toml,
         file_contains: Option<Contains> = Toml,
         /// Name = value; an empty value: the variable is unset or empty.
-        env: BTreeMap<String, String> = Toml,
+        env: Vec<(String, String)> = Toml,
         command: Option<<exec::Exec as Kind>::Typed> = Toml,
     }
 }

@@ -5,7 +5,6 @@
 //! processes that are left running is read and dropped for as long as the agent lives.
 
 use std::{
-    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
     io::{self, Seek, Write},
@@ -363,7 +362,7 @@ impl Read for Variable {
         if value.by_hand {
             return list_of(value);
         }
-        let table = BTreeMap::<String, Value>::read(value)?;
+        let table = Vec::<(String, Value)>::read(value)?;
         Ok(table.into_iter().map(|(name, Value(value))| Variable { name, value }).collect())
     }
 }
@@ -387,8 +386,8 @@ mod tests {
     use crate::keys::{describe, take};
 
     fn parse(text: &str) -> Result<Typed, String> {
-        let mut steps: BTreeMap<String, Typed> = crate::keys::parse(text)?;
-        Ok(steps.remove("exec").expect("its only key"))
+        let mut steps: Vec<(String, Typed)> = crate::keys::parse(text)?;
+        Ok(steps.remove(0).1)
     }
 
     #[test]

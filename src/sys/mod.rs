@@ -4,6 +4,8 @@
 pub mod child;
 pub mod file;
 pub mod memory;
+#[cfg(all(panic = "abort", target_env = "musl"))]
+mod name;
 pub mod pidfd;
 pub mod signal;
 #[cfg(all(panic = "abort", target_env = "musl"))]

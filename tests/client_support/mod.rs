@@ -1,7 +1,7 @@
 //! Servers that misbehave, and what is needed to send requests to them.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::{collections::BTreeMap, future::Future, net::SocketAddr, time::Duration};
+use std::{future::Future, net::SocketAddr, time::Duration};
 
 use boathook::{
     keys::Read,
@@ -31,8 +31,9 @@ pub fn context() -> Context {
 
 /// Reads the key `step` of a TOML text.
 pub fn parse_step<T: Read>(toml: &str) -> Result<T, String> {
-    let mut steps: BTreeMap<String, T> = boathook::keys::parse(toml)?;
-    Ok(steps.remove("step").expect("the key `step`"))
+    let mut keys: Vec<(String, T)> = boathook::keys::parse(toml)?;
+    assert_eq!((keys.len(), keys[0].0.as_str()), (1, "step"));
+    Ok(keys.remove(0).1)
 }
 
 /// Gives meaning to a table of keys; the problems as shown, or the step and its secrets.
