@@ -99,7 +99,9 @@ macro_rules! kinds {
 
         /// Adds the kinds as subcommands.
         pub fn describe(mut command: Command) -> Command {
-            $(command = command.subcommand(describe_kind($name, &[$($about),+], || Box::<<$kind as Kind>::Typed>::default()));)+
+            $(command = command.subcommand(describe_kind($name, &[$($about),+]).defer(|command| {
+                describe_options(command, || Box::<<$kind as Kind>::Typed>::default())
+            }));)+
             command
         }
 
@@ -119,11 +121,16 @@ macro_rules! kinds {
     };
 }
 
-/// The subcommand of a kind: its options and those that all kinds share. The first line of `about` is for lists.
-fn describe_kind(name: &'static str, about: &[&'static str], make: fn() -> Box<dyn Fields>) -> Command {
+/// The subcommand of a kind, without its options. The first line of `about` is for lists.
+fn describe_kind(name: &'static str, about: &[&'static str]) -> Command {
     let first = about.first().map_or("", |line| line.trim());
     let all: Vec<&str> = about.iter().map(|line| line.trim()).collect();
-    let command = Command::new(name).about(first.strip_suffix('.').unwrap_or(first)).long_about(all.join("\n"));
+    Command::new(name).about(first.strip_suffix('.').unwrap_or(first)).long_about(all.join("\n"))
+}
+
+/// Adds the options of a kind and those that all kinds share; only for the kind that was typed, which takes less time
+/// than for all of them.
+fn describe_options(command: Command, make: fn() -> Box<dyn Fields>) -> Command {
     keys::describe(keys::describe(command, make), || Box::<TypedStep>::default())
 }
 
