@@ -63,23 +63,23 @@ impl<'t> Document<'t> {
             let place = place_of(root.get_ref(), span);
             problems.push(self.problem(Some(self.line_of(span.start)), place, what.clone(), Some(help.clone())));
         }
+        let mut whole = Spanned::new(root.span(), DeValue::Table(root.into_inner()));
         for _ in 0..MOST_PROBLEMS {
-            let whole = Spanned::new(root.span(), DeValue::Table(root.get_ref().clone()));
-            match T::read(Node::of_file(&whole)) {
+            let error = match T::read(Node::of_file(&whole)) {
                 Ok(typed) => return Some(typed),
-                Err(error) => {
-                    let span = error.span();
-                    let place = place_of(root.get_ref(), &span);
-                    let (what, help) = explain(error.message());
-                    let what = self.hide_values(&what);
-                    // What was not substituted cannot be right either: once is enough.
-                    if !unset.iter().any(|(known, ..)| *known == span) {
-                        problems.push(self.problem(Some(self.line_of(span.start)), place, what, help));
-                    }
-                    if !remove(root.get_mut(), &span) {
-                        return None;
-                    }
-                }
+                Err(error) => error,
+            };
+            let DeValue::Table(root) = whole.get_mut() else { return None };
+            let span = error.span();
+            let place = place_of(root, &span);
+            let (what, help) = explain(error.message());
+            let what = self.hide_values(&what);
+            // What was not substituted cannot be right either: once is enough.
+            if !unset.iter().any(|(known, ..)| *known == span) {
+                problems.push(self.problem(Some(self.line_of(span.start)), place, what, help));
+            }
+            if !remove(root, &span) {
+                return None;
             }
         }
         None
