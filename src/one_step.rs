@@ -23,14 +23,7 @@ use crate::{
 /// What was typed makes no sense (64), or the step failed (1).
 pub async fn run(typed: TypedStep) -> Result<u8, Fatal> {
     let (mut problems, mut secrets) = (Vec::new(), Vec::new());
-    let mut scope = Scope {
-        file: "command line",
-        line: None,
-        place: String::new(),
-        app_ports: &[],
-        secrets: &mut secrets,
-        problems: &mut problems,
-    };
+    let mut scope = Scope::of_command_line(&mut secrets, &mut problems);
     let Some(mut step) = step::mean_step(typed, &mut scope) else {
         return Err(Fatal { code: exit::USAGE, lines: problems.iter().map(ToString::to_string).collect() });
     };
@@ -39,7 +32,9 @@ pub async fn run(typed: TypedStep) -> Result<u8, Fatal> {
     let refused = |what: &str, error: std::io::Error| Fatal::new(exit::INTERNAL, format!("{what}: {error}"));
     let processes = Processes::start(true).map_err(|error| refused("reaper", error))?;
     let mut signals = Signals::install().map_err(|error| refused("signal handlers", error))?;
-    step.name = step.action.name().into();
+    if step.name.is_empty() {
+        step.name = step.action.name().into();
+    }
     let deadline = step.timeout.unwrap_or(plan::GRACE_PERIOD);
     let tools = Tools {
         processes: processes.clone(),

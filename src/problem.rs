@@ -41,11 +41,28 @@ pub struct Scope<'a> {
     pub file: &'a str,
     pub line: Option<usize>,
     pub place: String,
+    /// What the step at this place is called; empty where it has no name.
+    pub step_name: String,
     /// `[app] ports`, for the kinds of step that take them from there.
     pub app_ports: &'a [u16],
     /// Values that must never be shown (passwords, tokens): see `redact.rs`.
     pub secrets: &'a mut Vec<String>,
     pub problems: &'a mut Vec<Problem>,
+}
+
+impl<'a> Scope<'a> {
+    /// For what was typed by hand.
+    pub fn of_command_line(secrets: &'a mut Vec<String>, problems: &'a mut Vec<Problem>) -> Self {
+        Self {
+            file: "command line",
+            line: None,
+            place: String::new(),
+            step_name: String::new(),
+            app_ports: &[],
+            secrets,
+            problems,
+        }
+    }
 }
 
 impl Scope<'_> {

@@ -584,6 +584,7 @@ async fn the_command_line_says_the_same() {
             file: "command line",
             line: None,
             place: String::new(),
+            step_name: String::new(),
             app_ports: &[],
             secrets: &mut secrets,
             problems: &mut problems,

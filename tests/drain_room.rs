@@ -149,6 +149,7 @@ fn drain(toml: &str) -> Drain {
         file: "",
         line: None,
         place: String::new(),
+        step_name: String::new(),
         app_ports: &[],
         secrets: &mut secrets,
         problems: &mut problems,

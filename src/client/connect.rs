@@ -21,6 +21,9 @@ use crate::process::Processes;
 
 /// RFC 8305 section 5: the next address is tried when the one before has not answered for this long.
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+/// Of an upload: enough to keep the line busy between two turns of the runtime, little enough to see it stall.
+#[cfg(feature = "state")]
+const MOST_UNSENT: u32 = 256 << 10;
 /// More addresses than any service needs; the rest of a longer list is not tried.
 const MOST_ADDRESSES: usize = 16;
 
@@ -34,7 +37,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 /// Why none does: of the last one that failed.
 pub async fn connect_tcp(host: &str, port: u16, processes: &Processes) -> Result<TcpStream, String> {
     let addresses = resolve(host, processes).await?;
-    connect_any(&addresses, port).await.map_err(|error| files::reason(&error))
+    let stream = connect_any(&addresses, port).await.map_err(|error| files::reason(&error))?;
+    #[cfg(feature = "state")]
+    crate::sys::socket::limit_unsent(&stream, MOST_UNSENT);
+    Ok(stream)
 }
 
 type Attempt<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;

@@ -12,6 +12,8 @@ pub mod resolve;
 pub mod status;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "state")]
+pub mod transfer;
 pub mod url;
 
 use std::{
@@ -19,13 +21,13 @@ use std::{
     future::{Future, poll_fn},
     io,
     path::PathBuf,
-    pin::pin,
+    pin::{Pin, pin},
     task::Poll,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, Method,
     body::Incoming,
@@ -133,6 +135,37 @@ fn for_good(reason: impl Into<String>) -> Failure {
 /// Takes the body of an answer piece by piece, and says whether it wants more.
 pub type Sink<'a> = dyn FnMut(&[u8]) -> bool + Send + 'a;
 
+/// hyper is compiled for one type of body.
+#[cfg(not(feature = "state"))]
+type Outgoing = http_body_util::Full<Bytes>;
+#[cfg(feature = "state")]
+use transfer::Outgoing;
+
+/// Where the body of an answer goes.
+enum Taker<'s, 'a> {
+    Sink(&'s mut Sink<'a>),
+    /// That of a success goes on; what others say is kept.
+    #[cfg(feature = "state")]
+    Pieces(&'s transfer::Pieces<'a>, &'s mut Vec<u8>),
+}
+
+impl Taker<'_, '_> {
+    /// Whether more is wanted.
+    async fn take(&mut self, status: u16, piece: &Bytes) -> bool {
+        let _ = status;
+        match self {
+            Self::Sink(sink) => sink(piece),
+            #[cfg(feature = "state")]
+            Self::Pieces(pieces, _) if matches!(status, 200..=299) => pieces.pass(status, piece).await,
+            #[cfg(feature = "state")]
+            Self::Pieces(_, kept) => {
+                kept.extend_from_slice(&piece[..piece.len().min(MOST_KEPT.saturating_sub(kept.len()))]);
+                kept.len() < MOST_KEPT
+            }
+        }
+    }
+}
+
 impl Request {
     /// Gives meaning to a URL and its options; `None` when at least one problem was noted.
     pub fn mean(url_key: &str, url: &str, options: Options, scope: &mut Scope<'_>) -> Option<Request> {
@@ -236,13 +269,27 @@ impl Request {
         progress: &Progress,
         sink: &mut Sink<'_>,
     ) -> Result<(u16, Vec<String>), Failure> {
+        self.send_into(processes, progress, &mut Taker::Sink(sink)).await
+    }
+
+    async fn send_into(
+        &self,
+        processes: &Processes,
+        progress: &Progress,
+        taker: &mut Taker<'_, '_>,
+    ) -> Result<(u16, Vec<String>), Failure> {
         let (body, login, secrets) = self.load().await?;
         let (mut url, mut method, mut body) = (self.url.clone(), self.method.clone(), body);
         let mut seen = vec![(method.clone(), url.clone())];
         loop {
             let own = url.same_origin(&self.url);
             let headers = self.headers_for(&url, own, login.as_ref());
-            let head = self.exchange(&url, own, &method, headers, body.clone(), processes, progress, sink).await?;
+            let tell = |text: &str| progress.set(format!("{url}: {text}"));
+            let mut exchange =
+                Exchange { url: &url, own, method: method.clone(), path: &url.path, headers, processes, tell: &tell };
+            let head = self.exchange(&mut exchange, Outgoing::from(body.clone()), taker).await.map_err(|failure| {
+                Failure { reason: format!("{url}: {}", failure.reason), may_pass: failure.may_pass }
+            })?;
             let Some((status, location)) = head.redirect else { return Ok((head.status, secrets)) };
             if seen.len() > self.redirects as usize {
                 return Err(for_good(format!("more than {} redirects, the last from {url}", self.redirects)));
@@ -341,55 +388,81 @@ impl Request {
         headers
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one exchange of a chain of redirects: all of it may change")]
+    /// Asks once. Reasons do not name the URL.
     async fn exchange(
         &self,
-        url: &Url,
-        own: bool,
-        method: &Method,
-        headers: HeaderMap,
-        body: Bytes,
-        processes: &Processes,
-        progress: &Progress,
-        sink: &mut Sink<'_>,
+        exchange: &mut Exchange<'_>,
+        body: Outgoing,
+        taker: &mut Taker<'_, '_>,
     ) -> Result<Head, Failure> {
-        progress.set(format!("{url}: not connected yet"));
-        let stream =
-            self.connect(url, own, processes, progress).await.map_err(|why| may_pass(format!("{url}: {why}")))?;
-        progress.set(format!("{url}: connected, no answer yet"));
-        let mut request = hyper::Request::new(Full::new(body));
-        *request.method_mut() = method.clone();
-        *request.headers_mut() = headers;
-        *request.uri_mut() = url.path.parse().map_err(|_| for_good(format!("{url}: the path cannot be sent")))?;
-        let told = |error: &hyper::Error| may_pass(format!("{url}: {}", explain(error)));
-        let (mut sender, connection) = http1::Builder::new()
+        let mut line = self.open(exchange).await?;
+        self.ask(exchange, &mut line, body, taker).await
+    }
+
+    /// Connects.
+    async fn open(&self, exchange: &Exchange<'_>) -> Result<Line, Failure> {
+        (exchange.tell)("not connected yet");
+        let stream = self.connect(exchange).await.map_err(may_pass)?;
+        let (sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD)
-            .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+            .handshake::<_, Outgoing>(TokioIo::new(stream))
             .await
-            .map_err(|error| told(&error))?;
+            .map_err(|error| may_pass(explain(&error)))?;
+        Ok(Line { sender, connection })
+    }
+
+    /// One question and its answer on a connection.
+    async fn ask(
+        &self,
+        exchange: &mut Exchange<'_>,
+        line: &mut Line,
+        body: Outgoing,
+        taker: &mut Taker<'_, '_>,
+    ) -> Result<Head, Failure> {
+        let tell = exchange.tell;
+        tell("connected, no answer yet");
+        let mut request = hyper::Request::new(body);
+        *request.method_mut() = exchange.method.clone();
+        *request.headers_mut() = std::mem::take(&mut exchange.headers);
+        *request.uri_mut() = exchange.path.parse().map_err(|_| for_good("the path cannot be sent"))?;
+        let Line { sender, connection } = line;
         let conversation = async {
-            let answer = sender.send_request(request).await.map_err(|error| told(&error))?;
+            let answer = sender.send_request(request).await.map_err(|error| may_pass(explain(&error)))?;
             let status = answer.status().as_u16();
             let redirect = self.redirect(&answer);
+            let mut whole = false;
+            #[cfg(feature = "state")]
+            let headers = answer.headers().clone();
+            #[cfg(feature = "state")]
+            if let Taker::Pieces(pieces, _) = taker {
+                pieces.head(status, &headers);
+            }
             if redirect.is_none() {
-                progress.set(format!("{url}: status {status}, the answer has no end yet"));
+                tell(&format!("status {status}, the answer has no end yet"));
                 let mut body = answer.into_body();
                 let mut size = 0;
-                while let Some(frame) = body.frame().await {
+                whole = loop {
+                    let Some(frame) = body.frame().await else { break true };
                     let frame = frame.map_err(|error| {
-                        may_pass(format!("{url}: the answer broke off after {size} bytes: {}", explain(&error)))
+                        may_pass(format!("the answer broke off after {size} bytes: {}", explain(&error)))
                     })?;
                     if let Some(piece) = frame.data_ref() {
                         size += piece.len();
-                        if !sink(piece) {
-                            break;
+                        if !taker.take(status, piece).await {
+                            break false;
                         }
                     }
-                }
+                };
             }
-            Ok(Head { status, redirect })
+            Ok(Head {
+                status,
+                redirect,
+                whole,
+                #[cfg(feature = "state")]
+                headers,
+            })
         };
-        drive(connection, conversation).await
+        drive(Pin::new(connection), conversation).await
     }
 
     fn redirect(&self, answer: &hyper::Response<Incoming>) -> Option<(u16, String)> {
@@ -399,29 +472,24 @@ impl Request {
         Some((status, String::from_utf8_lossy(location.as_bytes()).into_owned()))
     }
 
-    async fn connect(
-        &self,
-        url: &Url,
-        own: bool,
-        processes: &Processes,
-        progress: &Progress,
-    ) -> Result<Box<dyn Stream>, String> {
+    async fn connect(&self, exchange: &Exchange<'_>) -> Result<Box<dyn Stream>, String> {
+        let Exchange { url, processes, .. } = exchange;
         Ok(match url.scheme {
             Scheme::Unix => Box::new(connect_unix(&url.socket).await?),
             Scheme::Http => Box::new(connect_tcp(&url.host, url.port, processes).await?),
             #[cfg(feature = "tls")]
             Scheme::Https => {
                 let mut options = self.tls.clone();
-                if !own {
+                if !exchange.own {
                     (options.cert_file, options.key_file, options.server_name) = (None, None, None);
                 }
                 let stream = connect_tcp(&url.host, url.port, processes).await?;
-                progress.set(format!("{url}: connected, no TLS yet"));
+                (exchange.tell)("connected, no TLS yet");
                 Box::new(tls::handshake(&options, &url.host, stream).await?)
             }
             #[cfg(not(feature = "tls"))]
             Scheme::Https => {
-                let _ = (own, progress);
+                let _ = exchange.own;
                 return Err(NO_TLS.into());
             }
         })
@@ -433,14 +501,41 @@ const NO_TLS: &str = "this build has no TLS";
 
 const AGENT: &str = concat!("boathook/", env!("CARGO_PKG_VERSION"));
 
+/// One question of a chain of redirects, or of a transfer.
+struct Exchange<'a> {
+    url: &'a Url,
+    /// Whether the server is the one that is meant, and may have our certificate.
+    own: bool,
+    method: Method,
+    path: &'a str,
+    headers: HeaderMap,
+    processes: &'a Processes,
+    /// Is told what is being waited for.
+    tell: &'a (dyn Fn(&str) + Send + Sync),
+}
+
+/// A connection.
+struct Line {
+    sender: http1::SendRequest<Outgoing>,
+    connection: http1::Connection<TokioIo<Box<dyn Stream>>, Outgoing>,
+}
+
 struct Head {
     status: u16,
     redirect: Option<(u16, String)>,
+    /// Whether the answer was read to its end, so that the connection can take another question.
+    #[cfg_attr(not(feature = "state"), expect(dead_code, reason = "only transfers ask more than one question"))]
+    whole: bool,
+    #[cfg(feature = "state")]
+    headers: HeaderMap,
 }
 
 /// Runs a conversation and the connection under it as one future, so that dropping it drops both at once.
-async fn drive<T>(connection: impl Future<Output = hyper::Result<()>>, conversation: impl Future<Output = T>) -> T {
-    let (mut connection, mut conversation) = (pin!(connection), pin!(conversation));
+async fn drive<T>(
+    mut connection: Pin<&mut (impl Future<Output = hyper::Result<()>> + ?Sized)>,
+    conversation: impl Future<Output = T>,
+) -> T {
+    let mut conversation = pin!(conversation);
     let mut open = true;
     poll_fn(move |context| {
         // Its error, if any, comes out of the conversation too.

@@ -173,6 +173,7 @@ pub(super) fn mean(
         file: document.file,
         line: None,
         place: String::new(),
+        step_name: String::new(),
         app_ports: &[],
         secrets: &mut secrets,
         problems,

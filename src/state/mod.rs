@@ -18,15 +18,17 @@ pub struct Trouble {
     pub reason: String,
     /// Whether another attempt may do better.
     pub may_pass: bool,
+    /// There is nothing at the place where a snapshot was looked for.
+    pub is_missing: bool,
 }
 
 impl Trouble {
     pub fn may_pass(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), may_pass: true }
+        Self { reason: reason.into(), may_pass: true, is_missing: false }
     }
 
     pub fn for_good(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), may_pass: false }
+        Self { reason: reason.into(), may_pass: false, is_missing: false }
     }
 }
 
@@ -41,6 +43,9 @@ pub enum Compression {
 
 impl Compression {
     pub const ALL: [Self; 4] = [Self::Zstd, Self::Lz4, Self::Gzip, Self::None];
+
+    /// Time is what a grace period is short of, and this takes the least of it (`benches/state.rs`).
+    pub const DEFAULT: Self = Self::Lz4;
 
     /// As typed in the configuration.
     pub fn name(self) -> &'static str {

@@ -248,6 +248,7 @@ mod tests {
             file: "boathook.toml",
             line: None,
             place: "pre-stop: step \"drain\"".into(),
+            step_name: String::new(),
             app_ports,
             secrets: &mut secrets,
             problems: &mut problems,

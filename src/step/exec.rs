@@ -73,6 +73,14 @@ keys! {
     }
 }
 
+#[cfg(feature = "state")]
+impl Typed {
+    /// A command and nothing else.
+    pub fn of_command(command: Vec<String>) -> Self {
+        Self { command, ..Self::default() }
+    }
+}
+
 /// Where one stream of the command goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Output {
@@ -202,7 +210,7 @@ impl Kind for Exec {
 }
 
 /// `exit code 3: cannot connect to …`
-fn with_reason(text: String, capture: &Capture) -> String {
+pub(crate) fn with_reason(text: String, capture: &Capture) -> String {
     let line = capture.last_error();
     if line.is_empty() {
         return text;
@@ -221,6 +229,11 @@ struct Attempt {
 }
 
 impl Exec {
+    /// What people know it by.
+    pub fn program(&self) -> String {
+        self.command.first().map_or_else(String::new, |program| program.to_string_lossy().into_owned())
+    }
+
     fn prepare(&self, capture: &mut Capture) -> io::Result<Attempt> {
         let mut stream = |output, source| match output {
             Output::Log => capture.open(source).map(Stdio::from),
@@ -294,6 +307,30 @@ impl Attempt {
 }
 
 impl Exec {
+    /// Starts the command with its output where the caller wants it; the family dies with the guard.
+    ///
+    /// # Errors
+    /// Why it did not start.
+    #[cfg(feature = "state")]
+    pub async fn launch(
+        &self,
+        stdout: Stdio,
+        stderr: Stdio,
+        processes: &Processes,
+    ) -> Result<(Child, family::Guard), SpawnError> {
+        let stdin = match &self.input {
+            None => Stdio::null(),
+            Some(text) => text_as_file(text)
+                .map_err(|error| SpawnError {
+                    text: format!("cannot run a command: {error}"),
+                    code: spawn::CODE_NOT_EXECUTABLE,
+                    passes: true,
+                })?
+                .into(),
+        };
+        Attempt { exec: self.clone(), stdin, stdout, stderr }.start(processes).await
+    }
+
     fn explain(&self, error: &io::Error) -> SpawnError {
         let path = self.env.iter().rfind(|variable| variable.name == "PATH");
         let path = path.map(|variable| OsStr::new(&variable.value));
@@ -439,6 +476,7 @@ mod tests {
             file: "f",
             line: None,
             place: "pre-stop".into(),
+            step_name: String::new(),
             app_ports: &[],
             secrets: &mut secrets,
             problems: &mut problems,

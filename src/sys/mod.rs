@@ -8,5 +8,9 @@ pub mod memory;
 mod name;
 pub mod pidfd;
 pub mod signal;
+#[cfg(feature = "state")]
+pub mod socket;
 #[cfg(all(panic = "abort", target_env = "musl"))]
 mod unwind;
+#[cfg(feature = "state")]
+pub mod writeback;

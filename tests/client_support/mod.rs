@@ -44,6 +44,7 @@ pub fn mean<K: Kind>(toml: &str) -> Result<(K, Vec<String>), Vec<String>> {
         file: "f",
         line: None,
         place: String::new(),
+        step_name: String::new(),
         app_ports: &[],
         secrets: &mut secrets,
         problems: &mut problems,

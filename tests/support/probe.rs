@@ -204,6 +204,7 @@ async fn step(limit: Duration, kill_after: Duration, cut: Duration, toml: &str) 
         file: "test",
         line: None,
         place: String::new(),
+        step_name: String::new(),
         app_ports: &[],
         secrets: &mut secrets,
         problems: &mut problems,
