@@ -2,7 +2,8 @@
 //! The job itself runs on a thread of its own, because file systems can hang; it asks [`Flow::check`] between pieces.
 
 use std::{
-    io,
+    io::{self, Read, Write},
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,6 +21,7 @@ struct Shared {
     done: Counts,
     stopped: AtomicBool,
     notes: Mutex<Notes>,
+    place: Mutex<Option<Arc<Path>>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +47,7 @@ pub struct StopOnDrop(Flow);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.0.stopped.store(true, Ordering::Relaxed);
+        self.0.stop();
     }
 }
 
@@ -54,6 +56,11 @@ impl Flow {
     pub fn new() -> (Self, StopOnDrop) {
         let flow = Self::default();
         (flow.clone(), StopOnDrop(flow))
+    }
+
+    /// Asks the job to give up.
+    pub fn stop(&self) {
+        self.0.stopped.store(true, Ordering::Relaxed);
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -97,7 +104,47 @@ impl Flow {
         }
     }
 
+    /// Tells whose file system is waited for from now on, if it hangs; what was told before.
+    pub fn wait_for(&self, place: Option<Arc<Path>>) -> Option<Arc<Path>> {
+        std::mem::replace(&mut *self.0.place.lock().expect("no holder of this lock can panic"), place)
+    }
+
+    /// Whose file system is waited for.
+    pub fn place(&self) -> Option<Arc<Path>> {
+        self.0.place.lock().expect("no holder of this lock can panic").clone()
+    }
+
     pub fn notes(&self) -> Notes {
         self.0.notes.lock().expect("no holder of this lock can panic").clone()
+    }
+}
+
+/// Reads or writes, and tells meanwhile that it is this place that is waited for.
+#[derive(Debug)]
+pub struct At<T> {
+    pub inner: T,
+    pub flow: Flow,
+    pub place: Arc<Path>,
+}
+
+impl<T: Read> Read for At<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let before = self.flow.wait_for(Some(Arc::clone(&self.place)));
+        let read = self.inner.read(buffer);
+        self.flow.wait_for(before);
+        read
+    }
+}
+
+impl<T: Write> Write for At<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let before = self.flow.wait_for(Some(Arc::clone(&self.place)));
+        let written = self.inner.write(bytes);
+        self.flow.wait_for(before);
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }

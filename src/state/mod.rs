@@ -5,11 +5,16 @@
 //!
 //! | room | what it is for |
 //! |---|---|
+//! | [`seal`] | writes a snapshot around an archive, and opens it again |
+//! | [`compress`], [`manifest`] | its two parts: compressed frames, and what it says of itself |
 //! | [`name`] | names of snapshots, and which of them is the newest |
 //! | [`flow`] | what a job shares with who started it: progress, notes, and the wish to stop |
 
+pub mod compress;
 pub mod flow;
+pub mod manifest;
 pub mod name;
+pub mod seal;
 
 /// Why state was not saved or restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
