@@ -5,6 +5,7 @@
 //!
 //! | room | what it is for |
 //! |---|---|
+//! | [`pack`], [`pattern`] | sources become a tar archive, as far as they are wanted |
 //! | [`seal`] | writes a snapshot around an archive, and opens it again |
 //! | [`compress`], [`manifest`] | its two parts: compressed frames, and what it says of itself |
 //! | [`name`] | names of snapshots, and which of them is the newest |
@@ -14,6 +15,8 @@ pub mod compress;
 pub mod flow;
 pub mod manifest;
 pub mod name;
+pub mod pack;
+pub mod pattern;
 pub mod seal;
 
 /// Why state was not saved or restored.
