@@ -13,6 +13,7 @@
 
 pub mod compress;
 pub mod flow;
+pub mod folder;
 pub mod manifest;
 pub mod name;
 pub mod pack;
