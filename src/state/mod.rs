@@ -8,6 +8,8 @@
 //! | [`pack`], [`pattern`] | sources become a tar archive, as far as they are wanted |
 //! | [`seal`] | writes a snapshot around an archive, and opens it again |
 //! | [`compress`], [`manifest`] | its two parts: compressed frames, and what it says of itself |
+//! | [`unpack`] | an archive, which may be hostile, becomes files in a staging place |
+//! | [`swap`] | the staging place becomes the target's state, all or nothing |
 //! | [`name`] | names of snapshots, and which of them is the newest |
 //! | [`flow`] | what a job shares with who started it: progress, notes, and the wish to stop |
 
@@ -19,6 +21,8 @@ pub mod name;
 pub mod pack;
 pub mod pattern;
 pub mod seal;
+pub mod swap;
+pub mod unpack;
 
 /// Why state was not saved or restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
