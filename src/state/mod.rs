@@ -8,6 +8,7 @@
 //! | [`pack`], [`pattern`] | sources become a tar archive, as far as they are wanted |
 //! | [`seal`] | writes a snapshot around an archive, and opens it again |
 //! | [`compress`], [`manifest`] | its two parts: compressed frames, and what it says of itself |
+//! | [`folder`], [`remote`] | snapshots on a mounted volume, and on other machines |
 //! | [`unpack`] | an archive, which may be hostile, becomes files in a staging place |
 //! | [`swap`] | the staging place becomes the target's state, all or nothing |
 //! | [`name`] | names of snapshots, and which of them is the newest |
@@ -20,6 +21,7 @@ pub mod manifest;
 pub mod name;
 pub mod pack;
 pub mod pattern;
+pub mod remote;
 pub mod seal;
 pub mod swap;
 pub mod unpack;
