@@ -24,6 +24,11 @@ use crate::{
     step::OwnTraffic,
     termination,
 };
+#[cfg(feature = "state")]
+use crate::{
+    periodic::Standing,
+    step::{Context, Progress},
+};
 
 /// In which of its lives the agent is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +77,8 @@ struct State {
     stop_began: Option<Instant>,
     /// Where an undone pre-stop leads back to.
     before_stop: Phase,
+    #[cfg(feature = "state")]
+    periodic: Vec<Standing>,
 }
 
 struct Run {
@@ -102,6 +109,8 @@ impl Agent {
             Mode::Serve | Mode::OneHook if config.hook(Hook::PostStart).steps.is_empty() => Phase::Ready,
             Mode::Serve | Mode::OneHook => Phase::PostStart,
         };
+        #[cfg(feature = "state")]
+        let periodic = crate::periodic::standings(&config);
         Arc::new(Self {
             config,
             mode,
@@ -114,6 +123,8 @@ impl Agent {
                 counts: Counts::default(),
                 stop_began: None,
                 before_stop: phase,
+                #[cfg(feature = "state")]
+                periodic,
             }),
             phase: watch::Sender::new(phase),
             stirred: Notify::new(),
@@ -224,13 +235,7 @@ impl Agent {
         let (done, joined) = watch::channel(None);
         let (urgency, urged) = watch::channel(Urgency::Calm);
         state.runs[hook as usize] = Some(Run { live: live.clone(), done: joined.clone(), urgency });
-        let tools = Tools {
-            processes: self.processes.clone(),
-            own_traffic: self.own_traffic.clone(),
-            app_ports: self.config.app.ports.clone(),
-            main_process: state.main_process.or_else(main_process_beside_us),
-            secrets: self.config.secrets.clone(),
-        };
+        let tools = self.tools(state.main_process);
         drop(state);
         if !config.steps.is_empty() {
             info!(hook = hook.name(), trigger = trigger.as_str(), deadline = %show(config.deadline), steps = config.steps.len(), "hook started");
@@ -241,6 +246,17 @@ impl Agent {
             agent.finish(hook, which, &live, &done);
         });
         joined
+    }
+
+    /// What steps of this agent share.
+    fn tools(&self, main_process: Option<i32>) -> Tools {
+        Tools {
+            processes: self.processes.clone(),
+            own_traffic: self.own_traffic.clone(),
+            app_ports: self.config.app.ports.clone(),
+            main_process: main_process.or_else(main_process_beside_us),
+            secrets: self.config.secrets.clone(),
+        }
     }
 
     /// What follows from the end of a hook.
@@ -395,6 +411,28 @@ impl Agent {
 
     pub fn uptime(&self) -> Duration {
         self.born.elapsed()
+    }
+
+    /// How the periodic saves stand.
+    #[cfg(feature = "state")]
+    pub fn periodic_saves(&self) -> Vec<Standing> {
+        let standings = self.state().periodic.clone();
+        standings.into_iter().map(Standing::now).collect()
+    }
+
+    /// Notes how one of the periodic saves goes.
+    #[cfg(feature = "state")]
+    pub fn change_periodic(&self, index: usize, change: impl FnOnce(&mut Standing)) {
+        if let Some(standing) = self.state().periodic.get_mut(index) {
+            change(standing);
+        }
+        self.stir();
+    }
+
+    /// What a step may use that is run outside of any hook.
+    #[cfg(feature = "state")]
+    pub fn context_of(&self, label: String, limit: Instant, progress: Progress) -> Context {
+        self.tools(self.main_process()).context(label, limit, Instant::now(), progress)
     }
 
     pub fn processes(&self) -> &Processes {

@@ -98,6 +98,12 @@ fn describe_hook(text: &mut String, config: &Config, hook: Hook) {
         if step.on_failure == OnFailure::Continue {
             notes.push("its failure is not the hook's".into());
         }
+        #[cfg(feature = "state")]
+        if let Action::Save(save) = &step.action
+            && let Some(period) = save.periodic
+        {
+            notes.push(format!("also every {} while ready", show(period)));
+        }
         let notes = if notes.is_empty() { String::new() } else { format!("  ({})", notes.join("; ")) };
         let _ = writeln!(text, "  {:>6} – {:<6} {} ({}){notes}", show(start), show(end), step.name, kinds(step));
     }

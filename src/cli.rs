@@ -5,6 +5,8 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::shells::{Bash, Fish, Zsh};
 
+#[cfg(feature = "state")]
+use crate::state_command::StateCommand;
 use crate::step::{TypedStep, kinds};
 
 /// Runs what has to happen when a container starts and stops: hooks, drain, entrypoint.
@@ -70,6 +72,13 @@ pub enum Command {
     Step {
         #[command(subcommand)]
         step: StepOnDemand,
+    },
+    /// Look at snapshots of state: list, verify or unpack them
+    #[cfg(feature = "state")]
+    #[command(after_help = "Example:\n  boathook state list /state")]
+    State {
+        #[command(subcommand)]
+        command: Box<StateCommand>,
     },
     /// Copy this binary into a folder: for an init container that brings it into an emptyDir
     #[command(

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "state")]
+use crate::state_command;
 use crate::{
     beside, check,
     cli::{Cli, Command, Format, completions},
@@ -51,10 +53,17 @@ pub fn execute(cli: Cli) -> Result<u8, Fatal> {
         Command::Report(format) => show("/report", &format, status::report_for_people),
         Command::Check => {
             let config = config::load(config, Listener::Needed).map_err(|problems| Fatal::config(&problems))?;
+            #[cfg(feature = "state")]
+            match state_command::check(&config).as_slice() {
+                [] => {}
+                problems => return Err(Fatal::config(problems)),
+            }
             print(check::describe(&config).as_bytes())
         }
         Command::Config => print(config::REFERENCE.as_bytes()),
         Command::Step { step } => on_runtime(one_step::run(*step.0)),
+        #[cfg(feature = "state")]
+        Command::State { command } => on_runtime(state_command::run(*command, config)),
         Command::Install { dir } => {
             let path = install::install(&dir).map_err(|text| Fatal::new(exit::FAILED, text))?;
             print(format!("installed {}\n", path.display()).as_bytes())
@@ -133,7 +142,7 @@ fn show(path: &str, format: &Format, for_people: fn(&str) -> String) -> Result<u
 }
 
 /// Prints a result; a reader that has gone away (`| head`) is no error.
-fn print(bytes: &[u8]) -> Result<u8, Fatal> {
+pub fn print(bytes: &[u8]) -> Result<u8, Fatal> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

@@ -7,7 +7,7 @@
 //! | [`config`] | the TOML file: what was typed, then what it means, or every problem |
 //! | [`problem`] | what is wrong with what a user wrote, and where |
 //! | [`keys`] | one list of a table's keys, for the TOML and for the command line |
-//! | [`duration`], [`number`] | how times and numbers are typed |
+//! | [`duration`], [`number`], `size` | how times, numbers and sizes are typed |
 //! | [`hook`] | the four hooks, the phases and what may follow what |
 //! | [`plan`] | a hook's time as pure arithmetic |
 //! | [`runner`] | runs a plan; the only room that knows what time it is |
@@ -18,12 +18,13 @@
 //! | [`report`], [`status`], [`termination`], [`log`] | what happened, told to callers, people, the platform and the log |
 //! | [`redact`] | keeps secrets out of all of those |
 //! | [`agent`] | one container's life: the phase, and one run of each hook that everybody joins |
+//! | `periodic` | saves while the main process runs |
 //! | [`door`] | the agent as its callers see it |
 //! | [`server`], [`control`] | the port and the Unix socket |
 //! | [`service`] | opens and closes them around an agent that stays |
 //! | [`life`], [`beside`], [`one_step`] | `run`; `serve` and the exec hooks; `step` |
 //! | [`process`] | the reaper, the main process, what steps start, signals |
-//! | [`check`], [`install`] | two subcommands of their own |
+//! | [`check`], [`install`], `state_command` | subcommands of their own |
 //! | [`exit`], [`fatal`] | the table of exit codes, and errors that end a command |
 //! | [`short`] | short lists in order |
 //! | [`task`] | background work, handed to the runtime in one form |
@@ -50,6 +51,8 @@ pub mod log;
 pub mod net;
 pub mod number;
 pub mod one_step;
+#[cfg(feature = "state")]
+pub mod periodic;
 pub mod plan;
 pub mod problem;
 pub mod process;
@@ -60,7 +63,11 @@ pub mod server;
 pub mod service;
 pub mod short;
 #[cfg(feature = "state")]
+pub mod size;
+#[cfg(feature = "state")]
 pub mod state;
+#[cfg(feature = "state")]
+pub mod state_command;
 pub mod status;
 pub mod step;
 pub mod sys;

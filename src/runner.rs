@@ -52,6 +52,23 @@ pub struct Tools {
     pub secrets: Secrets,
 }
 
+impl Tools {
+    /// What one step may know and use until its limit.
+    pub fn context(&self, label: String, limit: Instant, hook_started: Instant, progress: Progress) -> Context {
+        Context {
+            label,
+            limit,
+            hook_started,
+            kill_after: KILL_AFTER.min(limit.saturating_duration_since(Instant::now()) / 10),
+            app_ports: self.app_ports.clone(),
+            main_process: self.main_process,
+            processes: self.processes.clone(),
+            own_traffic: self.own_traffic.clone(),
+            progress,
+        }
+    }
+}
+
 /// TERM comes this long before KILL, at most: a command that has not ended a second after TERM is not going to.
 const KILL_AFTER: Duration = Duration::from_secs(1);
 
@@ -112,17 +129,8 @@ pub async fn run_hook(
                     report.started = Some(round((now - started).as_secs_f64()));
                 });
                 info!(hook = hook.name(), step = step.name.as_str(), kind = step.action.name(), limit = %show(allowed), "step started");
-                let context = Context {
-                    label: format!("{hook}/{}", step.name),
-                    limit: now + allowed,
-                    hook_started: started,
-                    kill_after: KILL_AFTER.min(allowed / 10),
-                    app_ports: tools.app_ports.clone(),
-                    main_process: tools.main_process,
-                    processes: tools.processes.clone(),
-                    own_traffic: tools.own_traffic.clone(),
-                    progress: live.progress(index),
-                };
+                let label = format!("{hook}/{}", step.name);
+                let context = tools.context(label, now + allowed, started, live.progress(index));
                 let hurried = |left| plan.hurried_limit(index, left);
                 run_step(step, context, &mut urgency, &hurried).await
             }

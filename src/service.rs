@@ -50,6 +50,8 @@ impl Service {
         let agent = Agent::new(config, mode, processes.clone(), own_traffic.clone());
         let resting = Arc::clone(&agent);
         task::spawn(async move { resting.rest_when_idle().await });
+        #[cfg(feature = "state")]
+        crate::periodic::start(&agent);
         let (stop, stopped) = watch::channel(false);
         let until_stopped = || {
             let mut stopped = stopped.clone();

@@ -14,6 +14,9 @@ use crate::{
     report::{HookReport, Outcome, round, to_json},
 };
 
+#[cfg(feature = "state")]
+use crate::periodic::Standing;
+
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Status<'a> {
@@ -33,6 +36,9 @@ struct Status<'a> {
     grace_period: f64,
     pre_stop_deadline: f64,
     log_lines_dropped: u64,
+    #[cfg(feature = "state")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    periodic_saves: Vec<Standing>,
     hooks: Vec<HookReport>,
 }
 
@@ -58,6 +64,8 @@ pub fn status_json(agent: &Agent) -> String {
         grace_period: agent.config.grace.period.as_secs_f64(),
         pre_stop_deadline: agent.config.hook(Hook::PreStop).deadline.as_secs_f64(),
         log_lines_dropped: log::dropped(),
+        #[cfg(feature = "state")]
+        periodic_saves: agent.periodic_saves(),
         hooks: agent.reports(),
     })
 }
@@ -125,12 +133,39 @@ pub fn metrics(agent: &Agent) -> String {
             })
             .collect();
     family("step_outcome", "gauge", "1 for how the step stands.", &outcomes);
+    #[cfg(feature = "state")]
+    write_periodic(&agent.periodic_saves(), &mut family);
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
     {
         family("triggers_refused_total", "counter", "Triggers that had no right.", &one(counts.refused as f64));
         family("log_lines_dropped_total", "counter", "Log lines that nobody took.", &one(log::dropped() as f64));
     }
     text
+}
+
+/// A metric's name, type and help, and its samples.
+#[cfg(feature = "state")]
+type Family<'a> = dyn FnMut(&str, &str, &str, &[(String, f64)]) + 'a;
+
+#[cfg(feature = "state")]
+fn write_periodic(saves: &[Standing], family: &mut Family<'_>) {
+    if saves.is_empty() {
+        return;
+    }
+    let label = |save: &Standing, rest: &str| format!("{{step=\"{}\"{rest}}}", escape(&save.name));
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+    let counts: Vec<(String, f64)> = saves
+        .iter()
+        .flat_map(|save| {
+            [("succeeded", save.succeeded), ("failed", save.failed)]
+                .map(|(outcome, count)| (label(save, &format!(",outcome=\"{outcome}\"")), count as f64))
+        })
+        .collect();
+    family("periodic_saves_total", "counter", "Saves while the main process runs, by how they ended.", &counts);
+    let times: Vec<(String, f64)> =
+        saves.iter().filter_map(|save| save.saved_at.map(|at| (label(save, ""), at))).collect();
+    let help = "When the last periodic save that succeeded ended, in seconds since 1970.";
+    family("periodic_save_last_success_timestamp_seconds", "gauge", help, &times);
 }
 
 /// A label's value, escaped as the text format asks.
@@ -156,6 +191,12 @@ pub fn status_for_people(json: &str) -> String {
     }
     if let Some(listen) = seen["listen"].as_str() {
         let _ = writeln!(text, "listen    {listen}");
+    }
+    for save in seen["periodic-saves"].as_array().into_iter().flatten() {
+        let (every, took) = (show_seconds(&save["every"]).unwrap_or_default(), show_seconds(&save["took"]));
+        let took = took.map(|took| format!(", the last took {took}")).unwrap_or_default();
+        let (name, outcome) = (word(&save["name"]), word(&save["outcome"]));
+        let _ = writeln!(text, "saves     {name} every {every}: {outcome}{took}{}", after_colon(&save["reason"]));
     }
     write_hooks(&mut text, &seen["hooks"]);
     text

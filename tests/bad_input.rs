@@ -54,7 +54,7 @@ fn unknown_keys_with_what_was_meant() {
         [[pre-stop.step]]\nhttp = { url = \"http://x/\", methd = \"GET\" }\n\
         [[pre-stop.step]]\nwait = { tpc = \"x:1\" }\n\
         [[pre-stop.step]]\nsleep = \"1s\"\nwhen = { file-exist = \"/x\" }\n";
-    let steps = "name, timeout, attempt-timeout, on-failure, retries, backoff, when, essential, group, sleep, exec, http, signal, wait, file, drain";
+    let steps = "name, timeout, attempt-timeout, on-failure, retries, backoff, when, essential, group, sleep, exec, http, signal, wait, file, drain, save, restore";
     let top = "grace-period, stop-reserve, server, app, log, pre-start, post-start, pre-stop, post-stop";
     refused(
         &Place::exactly(config),
@@ -285,13 +285,101 @@ fn values_that_make_no_sense_all_at_once() {
              @:13: pre-stop: `gate` belongs to post-start alone\n  help: take it out\n\
              @:14: pre-stop: step \"a\": on-failure: `ignore` is neither \"continue\" nor \"abort\"\n\
              @:18: pre-stop: step \"b\": retries: 5000 retries are more than 1000\n  help: bound the step by its timeout instead\n\
-             @:22: pre-stop: step 3: the step does nothing\n  help: add one of: sleep, exec, http, signal, wait, file, drain, group\n\
+             @:22: pre-stop: step 3: the step does nothing\n  help: add one of: sleep, exec, http, signal, wait, file, drain, save, restore, group\n\
              @:23: pre-stop: step 4: the step does 2 things: sleep, exec\n  help: make a step of each, or put them into a group\n\
              @:26: pre-stop: step 5: group: it has no steps\n  help: add some, or take it out\n\
              @:28: pre-stop: step 6: when: it names no condition\n  help: add file-exists, file-missing, file-contains, env or command\n\
              @:34: pre-stop: step \"same\": name: another step of this hook has the same name\n  help: give each its own: logs and reports go by it\n"
         ),
     );
+}
+
+#[test]
+fn state_that_could_not_be_saved_or_brought_back() {
+    let config = "[server]\nlisten = \"127.0.0.1:0\"\n\
+        [[pre-start.step]]\nname = \"a\"\nrestore = { from = \"/state\", to = \"/state/app\", if-present = \"overwrite\" }\n\
+        [[pre-start.step]]\nrestore = { from = \"s3://b/p\", to = \"app\", if-missing = \"ignore\", max-bytes = \"1 lot\" }\n\
+        [[pre-stop.step]]\nname = \"a/b\"\nsave = { from = \"/data\", to = \"/data/state\", compression = \"xz\" }\n\
+        [[pre-stop.step]]\nname = \"b\"\nsave = { from = [\"/state/app\", \"/state\", \"x\", \"/\", \"/a/../b\"], to = \"/state\" }\n\
+        [[pre-stop.step]]\nname = \"c\"\nsave = { from = [\"/one/x\", \"/two/x\", { exec = [\"true\"] }, { exec = [\"true\"], file = \"a/b\" }], to = \"/state\", keep = 0 }\n\
+        [[pre-stop.step]]\nsave = {}\n\
+        [[pre-stop.step]]\nname = \"d\"\nsave = { from = \"/data\", to = \"/state\", region = \"eu\", periodic = \"10ms\", exclude = [\"a[\"] }\n\
+        [[pre-stop.step]]\nname = \"e\"\nsave = { from = \"/data\", to = \"ftp://x/y\" }\n";
+    refused(
+        &Place::exactly(config),
+        "@:3: pre-start: step \"a\": restore: if-present: `overwrite` is not known\n  help: use one of: replace, keep, merge\n\
+         @:3: pre-start: step \"a\": restore: to: /state/app lies in /state, where the snapshots are\n  help: keep snapshots on a volume of their own\n\
+         @:6: pre-start: step 2: name: it is missing: a snapshot belongs to the name of its step\n  help: give the save and the restore of one state the same: name = \"sessions\"\n\
+         @:6: pre-start: step 2: restore: if-missing: `ignore` is not known\n  help: use one of: succeed, fail\n\
+         @:6: pre-start: step 2: restore: to: `app` is not an absolute path\n  help: begin it with a slash\n\
+         @:7: pre-start: step 2: restore: max-bytes: `1 lot` is not a size: write bytes with or without a unit, such as \"512Mi\" or \"10GB\"\n\
+         @:8: pre-stop: step \"a/b\": name: `a/b` cannot name a snapshot: it has a slash\n  help: use letters, digits and dashes: it is part of the snapshots' file names\n\
+         @:8: pre-stop: step \"a/b\": save: compression: `xz` is not known\n  help: use zstd, lz4, gzip or none\n\
+         @:8: pre-stop: step \"a/b\": save: to: /data/state lies in /data, which is saved: every snapshot would hold the ones before it\n  help: keep snapshots on a volume of their own\n\
+         @:11: pre-stop: step \"b\": save: from: /state/app lies in /state, where the snapshots are put\n  help: keep snapshots on a volume of their own\n\
+         @:11: pre-stop: step \"b\": save: to: /state is what is saved\n  help: keep snapshots on a volume of their own\n\
+         @:11: pre-stop: step \"b\": save: from: `x` is not an absolute path\n  help: begin it with a slash\n\
+         @:11: pre-stop: step \"b\": save: from: / has no name of its own\n  help: name the folders below it that hold state\n\
+         @:11: pre-stop: step \"b\": save: from: `/a/../b` has `..` in it\n  help: write where it leads\n\
+         @:14: pre-stop: step \"c\": save: keep: no snapshot at all would be kept\n  help: keep at least 1\n\
+         @:14: pre-stop: step \"c\": save: file: it is missing\n  help: name the file in the snapshot: file = \"dump.sql\"\n\
+         @:14: pre-stop: step \"c\": save: file: it has a slash\n  help: name the file in the snapshot: file = \"dump.sql\"\n\
+         @:14: pre-stop: step \"c\": save: from: /one/x and /two/x would both be stored as `x`\n  help: save them in two steps, or one folder that holds both\n\
+         @:17: pre-stop: step 4: name: it is missing: a snapshot belongs to the name of its step\n  help: give the save and the restore of one state the same: name = \"sessions\"\n\
+         @:17: pre-stop: step 4: save: from: there is nothing to save\n  help: name files or folders: from = [\"/var/lib/app\"]\n\
+         @:17: pre-stop: step 4: save: to: it is missing\n  help: name a mounted volume's folder, s3://bucket/prefix or a URL\n\
+         @:19: pre-stop: step \"d\": save: periodic: 10ms is too often\n  help: save once a minute, or more rarely\n\
+         @:19: pre-stop: step \"d\": save: exclude \"a[\": unclosed character class at byte 1; missing ']' (to match a literal '[', escape it as '\\[' or '[[]')\n\
+         @:19: pre-stop: step \"d\": save: region: only s3://bucket/prefix has one, and `to` is another place\n  help: take it out\n\
+         @:22: pre-stop: step \"e\": save: to: this URL cannot be used: the scheme `ftp` is not one of http, https, unix\n",
+    );
+}
+
+#[test]
+fn a_snapshot_of_a_newer_format_is_refused_before_it_is_needed() {
+    let place = Place::with("[[pre-start.step]]\nname = \"x\"\nrestore = { from = \"@/state\", to = \"@/app\" }\n");
+    assert_eq!(place.boathook(&["check"]).code, 0, "no folder at all");
+    place.write("data", "content");
+    let said = place.boathook(&[
+        "step",
+        "save",
+        "--name",
+        "x",
+        "--from",
+        "@/data",
+        "--to",
+        "@/state",
+        "--compression",
+        "none",
+    ]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(place.boathook(&["check"]).code, 0, "a snapshot of this format");
+    let path = std::fs::read_dir(place.path("state")).expect("a folder").next().expect("one").expect("an entry").path();
+    make_newer(&path);
+    let said = place.boathook(&["check"]);
+    assert_eq!(said.code, 78, "{said:?}");
+    let shown = said.stderr.replace(&path.display().to_string(), "SNAPSHOT");
+    assert!(shown.contains("SNAPSHOT: made by a newer boathook (format 2; this one reads up to 1)"), "{shown}");
+    // Nor does a start go back to an older state without being asked.
+    let said = place.boathook(&["run", "--", "touch", "@/started"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(!place.exists("started") && said.stderr.contains("made by a newer boathook"), "{said:?}");
+}
+
+/// As a later version would write it: the manifest of an uncompressed snapshot says `"format":2`, and its footer fits.
+fn make_newer(path: &std::path::Path) {
+    use sha2::{Digest, Sha256};
+    let bytes = std::fs::read(path).expect("read");
+    let (body, footer) = bytes.split_at(bytes.len() - 20);
+    let length = u32::from_le_bytes(footer[..4].try_into().expect("four bytes")) as usize;
+    let (archive, json) = body.split_at(body.len() - length);
+    let json = String::from_utf8(json.to_vec()).expect("JSON").replace("\"format\":1", "\"format\":2");
+    let mut newer = archive.to_vec();
+    newer.extend(json.as_bytes());
+    newer.extend(u32::try_from(json.len()).expect("short").to_le_bytes());
+    newer.extend(&Sha256::digest(&json)[..8]);
+    newer.extend(b"BOATHOOK");
+    std::fs::write(path, newer).expect("written");
 }
 
 fn make_fifo(place: &Place, name: &str) {

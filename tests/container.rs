@@ -121,7 +121,17 @@ impl Image {
 
     /// Starts a container with this configuration, `/data` shared with the test and the host's programs under `/usr`.
     fn start(&self, config: &str, options: &[&str], arguments: &[&str]) -> Container {
-        let folder = tempfile::tempdir().expect("a folder");
+        self.start_in(tempfile::tempdir().expect("a folder"), config, options, arguments)
+    }
+
+    /// A new container on the volumes of one that has ended.
+    fn start_again(&self, mut before: Container, options: &[&str], arguments: &[&str]) -> Container {
+        let folder = std::mem::replace(&mut before.folder, tempfile::tempdir().expect("a folder"));
+        drop(before);
+        self.start_with(folder, options, arguments)
+    }
+
+    fn start_in(&self, folder: tempfile::TempDir, config: &str, options: &[&str], arguments: &[&str]) -> Container {
         // The container's user need not be root.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("ours");
         for name in ["etc", "data"] {
@@ -129,6 +139,10 @@ impl Image {
         }
         fs::set_permissions(folder.path().join("data"), fs::Permissions::from_mode(0o777)).expect("ours");
         fs::write(folder.path().join("etc/boathook.toml"), config).expect("written");
+        self.start_with(folder, options, arguments)
+    }
+
+    fn start_with(&self, folder: tempfile::TempDir, options: &[&str], arguments: &[&str]) -> Container {
         let volume = |name: &str, at: &str| format!("{}:{at}", folder.path().join(name).display());
         let (etc, data) = (volume("etc", "/etc/boathook:ro"), volume("data", "/data"));
         let shared = ["--volume", &etc, "--volume", &data, "--detach"];
@@ -323,6 +337,43 @@ fn without_any_right_on_a_read_only_root() {
     let ready = container.exec(&["/boathook", "ready"]);
     assert_eq!(ready.status.code(), Some(1), "the same user may ask: {ready:?}");
     assert_eq!(container.stop(10).0, "1");
+}
+
+#[test]
+fn state_outlives_the_container_without_any_right() {
+    let Some(image) = Image::build() else { return };
+    // The application's folder is a volume of its own that goes with the container, as an emptyDir does; the root is
+    // read-only, and the user is nobody.
+    let config = format!(
+        "grace-period = '10s'\n{GATEWAY}[[pre-start.step]]\nname = 'counter'\nrestore = {{ from = '/data/state', to = '/app' }}\n\
+         [[post-start.step]]\nname = 'count'\nfile = {{ append = '/app/counter', content = 'life ' }}\n\
+         [[pre-stop.step]]\nname = 'counter'\nsave = {{ from = '/app/counter', to = '/data/state' }}\ntimeout = '3s'\nessential = true\n"
+    );
+    let hard = ["--user", "65534", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"];
+    let app = ["--read-only-tmpfs=false", "--tmpfs", "/app:rw,mode=1777,size=16m"];
+    let options = [&hard[..], &app].concat();
+    let mut container = image.start(&config, &options, &under_run(&SLEEPS));
+    for life in 1..=3 {
+        container.wait_for_log("to=\"ready\"");
+        let verified = container.exec(&["/boathook", "state", "verify"]);
+        assert_eq!(verified.status.success(), life > 1, "life {life}: {verified:?}");
+        container.stop(10);
+        let state = container.data("state");
+        let newest = fs::read_dir(&state).expect("a folder").flatten().map(|entry| entry.path()).max().expect("one");
+        let into = container.folder.path().join(format!("look-{life}"));
+        let said =
+            Command::new(static_binary()).args(["state", "extract"]).arg(&newest).arg("--into").arg(&into).output();
+        assert!(said.as_ref().is_ok_and(|said| said.status.success()), "{said:?}");
+        assert_eq!(
+            fs::read_to_string(into.join("counter")).expect("text"),
+            "life ".repeat(life),
+            "{}",
+            container.log()
+        );
+        if life < 3 {
+            container = image.start_again(container, &options, &under_run(&SLEEPS));
+        }
+    }
 }
 
 #[test]

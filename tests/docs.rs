@@ -233,6 +233,7 @@ fn every_key_is_in_the_reference() {
     }
     let request = known_keys("[[pre-stop.step]]\nhttp = { url = 'http://a/', unknown-key = 1 }");
     let step = |inner: &str| format!("[[pre-stop.step]]\n{inner}");
+    let save = known_keys(&step("save = { unknown-key = 1 }"));
     for (table, probe) in [
         ("", "unknown-key = 1".to_owned()),
         ("server", "[server]\nunknown-key = 1".into()),
@@ -250,6 +251,9 @@ fn every_key_is_in_the_reference() {
         ("HOOK.step.drain.metric", step("drain = { metric = { unknown-key = 1 } }")),
         ("HOOK.step.http", step("http = { unknown-key = 1 }")),
         ("HOOK.step.http.basic", step("http = { url = 'http://a/', basic = { unknown-key = 1 } }")),
+        ("HOOK.step.restore", step("restore = { unknown-key = 1 }")),
+        ("HOOK.step.save", step("save = { unknown-key = 1 }")),
+        ("HOOK.step.save.from", step("save = { from = { unknown-key = 1 } }")),
         ("HOOK.step.wait", step("wait = { unknown-key = 1 }")),
         ("HOOK.step.wait.http", step("wait = { http = { unknown-key = 1 } }")),
         ("HOOK.step.wait.http.json", step("wait = { http = { url = 'http://a/', json = { unknown-key = 1 } } }")),
@@ -257,9 +261,13 @@ fn every_key_is_in_the_reference() {
     ] {
         let mut known = known_keys(&probe);
         let seen = documented.remove(table).unwrap_or_default();
-        if table.starts_with("HOOK.step.wait.") {
+        if table.starts_with("HOOK.step.wait.") || ["HOOK.step.save", "HOOK.step.restore"].contains(&table) {
             // The reference says that these take the keys of a request.
             known.retain(|key| seen.contains(key) || !request.contains(key));
+        }
+        if table == "HOOK.step.restore" {
+            // It says that this takes the keys that `save` has for its place.
+            known.retain(|key| seen.contains(key) || !save.contains(key));
         }
         if table == "HOOK.step.drain.metric" {
             // It says that this takes the keys of the other metric, which is held against the parser below.
@@ -298,7 +306,10 @@ fn blocks<'t>(text: &'t str, language: &str) -> Vec<String> {
 #[test]
 fn the_readmes_configuration_and_check_are_real() {
     let toml = blocks(README, "toml");
-    assert_eq!(toml.len(), 1);
+    // The whole configuration, and the part of one that is about state.
+    assert_eq!(toml.len(), 2);
+    let part = parse("README", &format!("[server]\nallow-from = [\"gateway\"]\n{}", toml[1]));
+    assert!(part.is_ok(), "{}", show(&part.err().unwrap_or_default()));
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::write(folder.path().join("boathook.toml"), &toml[0]).expect("written");
     let console = blocks(README, "console");
@@ -643,12 +654,12 @@ fn every_example_fits_together() {
         }
         for (name, documents) in &manifests {
             let place = format!("{place}/{name}");
-            let (mut pods, mut services) = (0, 0);
+            let (mut pods, mut services, mut target, mut ports) = (0, 0, None, Vec::new());
             for document in documents {
                 let kind = document["kind"].as_str().unwrap_or_default();
                 let (labels, spec) = match kind {
                     "Pod" => (&document["metadata"]["labels"], &document["spec"]),
-                    "Deployment" => {
+                    "Deployment" | "StatefulSet" => {
                         let template = &document["spec"]["template"];
                         assert_eq!(
                             document["spec"]["selector"]["matchLabels"], template["metadata"]["labels"],
@@ -658,15 +669,18 @@ fn every_example_fits_together() {
                     }
                     "Service" => {
                         services += 1;
-                        assert_eq!(document["spec"]["ports"][0]["targetPort"].as_str(), Some("http"), "{place}");
+                        target = document["spec"]["ports"][0]["targetPort"].as_str().map(str::to_owned);
                         continue;
                     }
                     other => panic!("{place}: kind {other}"),
                 };
                 pods += 1;
+                for container in list(&spec["containers"]) {
+                    ports.extend(list(&container["ports"]).iter().filter_map(|port| port["name"].as_str()));
+                }
                 assert!(!labels.is_badvalue(), "{place}: labels");
                 assert_eq!(hold_against(spec, config.as_ref()), Vec::<String>::new(), "{place}");
-                check_hardening(&place, spec);
+                check_hardening(&place, spec, list(&document["spec"]["volumeClaimTemplates"]));
                 let names: Vec<&str> = list(&spec["containers"])
                     .iter()
                     .flat_map(|container| list(&container["env"]))
@@ -678,12 +692,14 @@ fn every_example_fits_together() {
             }
             assert_eq!(pods, 1, "{place}");
             assert!(services <= 1, "{place}");
+            // The application's port, which every example names first.
+            assert!(services == 0 || target.as_deref() == ports.first().copied(), "{place}: {target:?} of {ports:?}");
         }
     }
 }
 
-/// All examples promise to run without any right.
-fn check_hardening(place: &str, spec: &Yaml) {
+/// All examples promise to run without any right, and mount what there is: volumes, or claims made for each pod.
+fn check_hardening(place: &str, spec: &Yaml, claims: &[Yaml]) {
     assert_eq!(spec["securityContext"]["runAsNonRoot"].as_bool(), Some(true), "{place}");
     let all = list(&spec["containers"]).iter().chain(list(&spec["initContainers"]));
     for container in all {
@@ -691,7 +707,9 @@ fn check_hardening(place: &str, spec: &Yaml) {
         assert_eq!(security["allowPrivilegeEscalation"].as_bool(), Some(false), "{place}");
         assert_eq!(security["readOnlyRootFilesystem"].as_bool(), Some(true), "{place}");
         assert_eq!(strings(&security["capabilities"]["drop"]), ["ALL"], "{place}");
-        let volumes: Vec<&str> = list(&spec["volumes"]).iter().filter_map(|volume| volume["name"].as_str()).collect();
+        let claims = claims.iter().map(|claim| &claim["metadata"]["name"]);
+        let volumes = list(&spec["volumes"]).iter().map(|volume| &volume["name"]).chain(claims);
+        let volumes: Vec<&str> = volumes.filter_map(Yaml::as_str).collect();
         for mount in list(&container["volumeMounts"]) {
             assert!(volumes.contains(&mount["name"].as_str().unwrap_or_default()), "{place}: {mount:?}");
         }

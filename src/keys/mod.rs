@@ -44,6 +44,8 @@ pub enum Form {
     Word(&'static str, &'static str),
     /// All words from the first one on that is no option.
     Words(&'static str),
+    /// The same, and there need not be any.
+    MayBeWords(&'static str),
 }
 
 /// A table's keys, and where their values go. [`keys!`] writes the first two; the rest is for tables that have more

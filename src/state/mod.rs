@@ -5,6 +5,8 @@
 //!
 //! | room | what it is for |
 //! |---|---|
+//! | [`save`], [`restore`] | the order of the work |
+//! | [`place`] | where snapshots are: a folder, a bucket, a URL |
 //! | [`pack`], [`pattern`] | sources become a tar archive, as far as they are wanted |
 //! | [`seal`] | writes a snapshot around an archive, and opens it again |
 //! | [`compress`], [`manifest`] | its two parts: compressed frames, and what it says of itself |
@@ -13,18 +15,24 @@
 //! | [`swap`] | the staging place becomes the target's state, all or nothing |
 //! | [`name`] | names of snapshots, and which of them is the newest |
 //! | [`flow`] | what a job shares with who started it: progress, notes, and the wish to stop |
+//! | [`watch`], [`pace`] | tells of a job while it runs: how fast it goes, and whether it will be done in time |
 
 pub mod compress;
 pub mod flow;
 pub mod folder;
 pub mod manifest;
 pub mod name;
+pub mod pace;
 pub mod pack;
 pub mod pattern;
+pub mod place;
 pub mod remote;
+pub mod restore;
+pub mod save;
 pub mod seal;
 pub mod swap;
 pub mod unpack;
+pub mod watch;
 
 /// Why state was not saved or restored.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -163,4 +163,12 @@ kinds! {
     ///
     /// Example: boathook step drain --port 8080 --timeout 25s
     Drain, drain, "drain", super::drain::Drain;
+    /// Save state as a snapshot.
+    ///
+    /// Example: boathook step save --name sessions --from /var/lib/app/sessions --to /state
+    Save, save, "save", super::save::Save;
+    /// Restore the newest snapshot that verifies.
+    ///
+    /// Example: boathook step restore --name sessions --from /state --to /var/lib/app
+    Restore, restore, "restore", super::restore::Restore;
 }

@@ -18,16 +18,24 @@ use crate::{
     process::Processes,
 };
 
+#[cfg(not(feature = "state"))]
+mod absent;
 pub mod condition;
 pub mod drain;
 pub mod exec;
 pub mod file;
 pub mod http;
 pub mod kinds;
+#[cfg(feature = "state")]
+pub mod restore;
+#[cfg(feature = "state")]
+pub mod save;
 pub mod signal;
 pub mod sleep;
 pub mod wait;
 
+#[cfg(not(feature = "state"))]
+use absent::{restore, save};
 pub use condition::Condition;
 pub use kinds::{Action, TypedStep};
 
@@ -217,6 +225,7 @@ pub fn mean_step(mut typed: TypedStep, scope: &mut Scope<'_>) -> Option<Step> {
     if typed.group.is_some() && (retries > 0 || typed.attempt_timeout.is_some()) {
         scope.problem("retries", "a group is not retried as a whole", "give its steps their own retries".to_owned());
     }
+    scope.step_name = typed.name.clone().unwrap_or_default();
     let when = typed.when.take().and_then(|when| Condition::mean(when, scope));
     let action = typed.action(scope)?;
     let essential =

@@ -372,6 +372,16 @@ impl Agent {
         }
     }
 
+    /// The place, for another life in it that writes its own output. The agent is ended if it has not.
+    pub fn into_place(mut self) -> Place {
+        for name in ["stdout", "stderr"] {
+            let _ = fs::remove_file(self.place.path(name));
+        }
+        let mut bare = Place::bare();
+        std::mem::swap(&mut self.place, &mut bare);
+        bare
+    }
+
     /// The binary with these words, beside this agent.
     #[track_caller]
     pub fn boathook(&self, words: &[&str]) -> Said {
