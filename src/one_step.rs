@@ -32,9 +32,14 @@ pub async fn run(typed: TypedStep) -> Result<u8, Fatal> {
     let refused = |what: &str, error: std::io::Error| Fatal::new(exit::INTERNAL, format!("{what}: {error}"));
     let processes = Processes::start(true).map_err(|error| refused("reaper", error))?;
     let mut signals = Signals::install().map_err(|error| refused("signal handlers", error))?;
-    if step.name.is_empty() {
-        step.name = step.action.name().into();
-    }
+    step.name = match &step.action {
+        // What its snapshots are called is what it is called.
+        #[cfg(feature = "state")]
+        step::Action::Save(save) => save.job.name.clone(),
+        #[cfg(feature = "state")]
+        step::Action::Restore(restore) => restore.0.name.clone(),
+        action => action.name().into(),
+    };
     let deadline = step.timeout.unwrap_or(plan::GRACE_PERIOD);
     let tools = Tools {
         processes: processes.clone(),
