@@ -326,7 +326,7 @@ async fn extract(which: Which, into: PathBuf, config: Option<&Path>) -> Result<u
     let target = Target { to: into.clone(), if_present: IfPresent::Replace, limits };
     let own_flow = flow.clone();
     match newest.read(&io, move |source| target.take(source, None, &own_flow)).await {
-        Ok(Tried::Restored(manifest, _)) => {
+        Ok(Tried::Restored(manifest)) => {
             let (name, files, bytes) = (newest.show(), manifest.files, show_bytes(manifest.bytes));
             print(format!("{name}: {files} files, {bytes} into {}\n", into.display()).as_bytes())
         }

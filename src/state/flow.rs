@@ -38,6 +38,17 @@ pub struct Notes {
     pub count: u64,
 }
 
+impl Notes {
+    /// For the end of a reason: `; changed while it was read: /x, and 2 more like it`, or nothing.
+    pub fn show(&self) -> String {
+        match self.lines.first() {
+            None => String::new(),
+            Some(first) if self.count > 1 => format!("; {first}, and {} more like it", self.count - 1),
+            Some(first) => format!("; {first}"),
+        }
+    }
+}
+
 /// So many notes are kept word for word: a report holds a line or two.
 const MOST_NOTES: usize = 20;
 

@@ -219,15 +219,8 @@ impl Remote {
             let headers = if listed.size == Some(0) { Vec::new() } else { vec![header(RANGE, &range)] };
             let why = match self.get(&listed.key, headers, wanted, &mut kept, &patience).await {
                 Ok(reply) if matches!(reply.status, 200 | 206) => return Ok(reply.body),
-                Ok(reply) => {
-                    let refusal = self.refusal(&reply);
-                    if !refusal.may_pass {
-                        return Err(patience.trouble(&refusal.reason, false));
-                    }
-                    refusal.reason
-                }
-                Err(failure) if !failure.may_pass => return Err(patience.trouble(&failure.reason, false)),
-                Err(failure) => failure.reason,
+                Ok(reply) => patience.judge(self.refusal(&reply).into())?,
+                Err(failure) => patience.judge(failure)?,
             };
             patience.wait(&why).await;
         }
@@ -298,6 +291,12 @@ pub struct Refusal {
     pub code: String,
 }
 
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { reason: refusal.reason, may_pass: refusal.may_pass }
+    }
+}
+
 /// Attempts at one thing, and what the progress says of them.
 pub(in crate::state) struct Patience {
     what: String,
@@ -321,6 +320,14 @@ impl Patience {
         } else {
             format!("{}: {}, attempt {}: {text}", self.what, self.last, self.failures + 1)
         });
+    }
+
+    /// Why to try again.
+    ///
+    /// # Errors
+    /// That another attempt cannot help.
+    fn judge(&self, failure: Failure) -> Result<String, Trouble> {
+        if failure.may_pass { Ok(failure.reason) } else { Err(self.trouble(&failure.reason, false)) }
     }
 
     /// Something moved: what comes now is another trouble.

@@ -19,7 +19,7 @@ use super::{
     remote::{self, Io, Remote, RemoteListed},
     save::trouble,
     seal::Opened,
-    swap::{self, IfPresent, Staging, tree::name_place},
+    swap::{self, IfPresent, Restored, Staging, tree::name_place},
     unpack::{Limits, Refused, What},
     watch::{in_thread, watched},
 };
@@ -76,12 +76,15 @@ const MOST_TRIED: usize = 20;
 
 /// How one snapshot fared.
 pub enum Tried {
-    Restored(Box<Manifest>, String),
+    Restored(Box<Manifest>),
     /// It cannot be used; an older one may do.
     Unusable(String),
     /// `if-present = "keep"`, and something is there.
     Kept,
 }
+
+/// How many snapshots there are, and the one that was not passed over.
+type Search = (usize, Option<(String, Tried)>);
 
 impl Job {
     /// One restore as an attempt of a step.
@@ -111,15 +114,15 @@ impl Job {
         };
         let passed_over = if skipped.is_empty() { String::new() } else { format!("; skipped {}", skipped.join(", ")) };
         match tried {
-            Some(Tried::Restored(manifest, name)) => Ok(End::Done(format!(
+            Some((name, Tried::Restored(manifest))) => Ok(End::Done(format!(
                 "{name}: {} files, {}, saved {} by {}{}{passed_over}",
                 manifest.files,
                 show_bytes(manifest.bytes),
                 manifest.created,
                 manifest.pod,
-                notes(flow),
+                flow.notes().show(),
             ))),
-            Some(Tried::Kept) => Ok(self.kept()),
+            Some((_, Tried::Kept)) => Ok(self.kept()),
             _ if found == 0 => {
                 let why = format!("{}: no snapshot of `{}`", self.place.show(), self.name);
                 Ok(match self.if_missing {
@@ -146,7 +149,7 @@ impl Job {
         label: &str,
         flow: &Flow,
         skipped: &mut Vec<String>,
-    ) -> Result<(usize, Option<Tried>), Trouble> {
+    ) -> Result<Search, Trouble> {
         let (folder, name) = (Folder::new(path.to_owned()), self.name.clone());
         let store: Arc<Path> = Arc::from(path);
         flow.wait_for(Some(Arc::clone(&store)));
@@ -174,7 +177,7 @@ impl Job {
             });
             match tried.await? {
                 Tried::Unusable(why) => pass_over(label, &shown, why, skipped),
-                tried => return Ok((found, Some(tried.named(shown)))),
+                tried => return Ok((found, Some((shown, tried)))),
             }
         }
         Ok((found, None))
@@ -187,7 +190,7 @@ impl Job {
         flow: &Flow,
         io: &Io,
         skipped: &mut Vec<String>,
-    ) -> Result<(usize, Option<Tried>), Trouble> {
+    ) -> Result<Search, Trouble> {
         let listed = remote.list(Some(&self.name), io).await?;
         let found = listed.len();
         for snapshot in listed.into_iter().take(MOST_TRIED) {
@@ -201,7 +204,7 @@ impl Job {
                 // The download's own reason tells more than the torn archive that it left.
                 (Err(trouble), Ok(Tried::Unusable(_)) | Err(_)) => return Err(trouble),
                 (_, Ok(Tried::Unusable(why))) => pass_over(label, &shown, why, skipped),
-                (_, tried) => return Ok((found, Some(tried?.named(shown)))),
+                (_, tried) => return Ok((found, Some((shown, tried?)))),
             }
         }
         Ok((found, None))
@@ -219,27 +222,9 @@ pub async fn read_remote<T: Send + 'static>(
     tokio::join!(remote.download(snapshot, pieces, io), in_thread(move || work(Box::new(reader))))
 }
 
-fn notes(flow: &Flow) -> String {
-    let notes = flow.notes();
-    match notes.lines.first() {
-        None => String::new(),
-        Some(first) if notes.count == 1 => format!("; {first}"),
-        Some(first) => format!("; {first}, and {} more like it", notes.count - 1),
-    }
-}
-
 fn pass_over(label: &str, snapshot: &str, why: String, skipped: &mut Vec<String>) {
     warn!(step = label, snapshot, reason = why.as_str(), "snapshot skipped");
     skipped.push(format!("{snapshot} ({why})"));
-}
-
-impl Tried {
-    fn named(self, shown: String) -> Self {
-        match self {
-            Self::Restored(manifest, _) => Self::Restored(manifest, shown),
-            other => other,
-        }
-    }
 }
 
 impl Target {
@@ -286,8 +271,10 @@ impl Target {
         // Whole, and yet nothing to be restored: an older state in its place must not come unasked.
         unpacked.map_err(|refused| Trouble::for_good(refused.to_string()))?;
         flow.check().map_err(at)?;
-        staging.commit(self.if_present, flow).map_err(at)?;
-        Ok(Tried::Restored(Box::new(manifest), String::new()))
+        Ok(match staging.commit(self.if_present, flow).map_err(at)? {
+            Restored::Kept => Tried::Kept,
+            Restored::AtOnce | Restored::InMoves(_) => Tried::Restored(Box::new(manifest)),
+        })
     }
 }
 

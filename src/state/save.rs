@@ -279,19 +279,10 @@ pub(super) fn trouble(error: &io::Error) -> Trouble {
 }
 
 impl Saved {
-    /// `sessions.0000000042.….tar.zst: 340 files, 1.2 GB (800 MB stored); 2 notes, first: …`.
+    /// `sessions.0000000042.….tar.zst: 340 files, 1.2 GB (800 MB stored); changed while it was read: …`.
     fn show(&self, flow: &Flow) -> String {
         let Manifest { files, bytes, .. } = &self.manifest;
-        let mut text =
-            format!("{}: {files} files, {} ({} stored)", self.name, show_bytes(*bytes), show_bytes(self.size));
-        let notes = flow.notes();
-        if let Some(first) = notes.lines.first() {
-            text.push_str("; ");
-            text.push_str(first);
-            if notes.count > 1 {
-                text.push_str(&format!(", and {} more like it", notes.count - 1));
-            }
-        }
-        text
+        let (bytes, stored, notes) = (show_bytes(*bytes), show_bytes(self.size), flow.notes().show());
+        format!("{}: {files} files, {bytes} ({stored} stored){notes}", self.name)
     }
 }

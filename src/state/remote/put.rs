@@ -107,15 +107,8 @@ impl PutUrl {
         loop {
             let why = match Box::pin(self.put(stored.outgoing(), &patience)).await {
                 Ok(reply) if matches!(reply.status, 200..=299) => return Ok(stored.size()),
-                Ok(reply) => {
-                    let refusal = self.refusal(&reply);
-                    if !refusal.may_pass {
-                        return Err(patience.trouble(&refusal.reason, false));
-                    }
-                    refusal.reason
-                }
-                Err(failure) if !failure.may_pass => return Err(patience.trouble(&failure.reason, false)),
-                Err(failure) => failure.reason,
+                Ok(reply) => patience.judge(self.refusal(&reply).into())?,
+                Err(failure) => patience.judge(failure)?,
             };
             patience.wait(&why).await;
         }
