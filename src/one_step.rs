@@ -27,19 +27,16 @@ pub async fn run(typed: TypedStep) -> Result<u8, Fatal> {
     let Some(mut step) = step::mean_step(typed, &mut scope) else {
         return Err(Fatal { code: exit::USAGE, lines: problems.iter().map(ToString::to_string).collect() });
     };
+    // What its snapshots are called is what it is called.
+    step.name = match std::mem::take(&mut scope.step_name) {
+        name if name.is_empty() => step.action.name().into(),
+        name => name,
+    };
     let secrets = Secrets::new(secrets);
     log::start(&LogConfig::default(), &secrets, Target::of_caller());
     let refused = |what: &str, error: std::io::Error| Fatal::new(exit::INTERNAL, format!("{what}: {error}"));
     let processes = Processes::start(true).map_err(|error| refused("reaper", error))?;
     let mut signals = Signals::install().map_err(|error| refused("signal handlers", error))?;
-    step.name = match &step.action {
-        // What its snapshots are called is what it is called.
-        #[cfg(feature = "state")]
-        step::Action::Save(save) => save.job.name.clone(),
-        #[cfg(feature = "state")]
-        step::Action::Restore(restore) => restore.0.name.clone(),
-        action => action.name().into(),
-    };
     let deadline = step.timeout.unwrap_or(plan::GRACE_PERIOD);
     let tools = Tools {
         processes: processes.clone(),

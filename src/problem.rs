@@ -41,7 +41,7 @@ pub struct Scope<'a> {
     pub file: &'a str,
     pub line: Option<usize>,
     pub place: String,
-    /// What the step at this place is called; empty where it has no name.
+    /// What the step at this place is called; empty where it has no name, unless its kind gives it one.
     pub step_name: String,
     /// `[app] ports`, for the kinds of step that take them from there.
     pub app_ports: &'a [u16],
@@ -51,17 +51,14 @@ pub struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
+    /// At the beginning of a file.
+    pub fn new(file: &'a str, secrets: &'a mut Vec<String>, problems: &'a mut Vec<Problem>) -> Self {
+        Self { file, line: None, place: String::new(), step_name: String::new(), app_ports: &[], secrets, problems }
+    }
+
     /// For what was typed by hand.
     pub fn of_command_line(secrets: &'a mut Vec<String>, problems: &'a mut Vec<Problem>) -> Self {
-        Self {
-            file: "command line",
-            line: None,
-            place: String::new(),
-            step_name: String::new(),
-            app_ports: &[],
-            secrets,
-            problems,
-        }
+        Self::new("command line", secrets, problems)
     }
 }
 

@@ -145,15 +145,7 @@ impl Client {
 fn drain(toml: &str) -> Drain {
     let typed = boathook::keys::parse(toml).expect(toml);
     let (mut secrets, mut problems) = (Vec::new(), Vec::new());
-    let mut scope = Scope {
-        file: "",
-        line: None,
-        place: String::new(),
-        step_name: String::new(),
-        app_ports: &[],
-        secrets: &mut secrets,
-        problems: &mut problems,
-    };
+    let mut scope = Scope::new("", &mut secrets, &mut problems);
     Drain::mean(typed, &mut scope).unwrap_or_else(|| panic!("{problems:?}"))
 }
 

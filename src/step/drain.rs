@@ -245,13 +245,9 @@ mod tests {
         let typed = parse(toml).expect(toml);
         let (mut secrets, mut problems) = (Vec::new(), Vec::new());
         let mut scope = Scope {
-            file: "boathook.toml",
-            line: None,
             place: "pre-stop: step \"drain\"".into(),
-            step_name: String::new(),
             app_ports,
-            secrets: &mut secrets,
-            problems: &mut problems,
+            ..Scope::new("boathook.toml", &mut secrets, &mut problems)
         };
         (Drain::mean(typed, &mut scope), problems)
     }

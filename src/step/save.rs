@@ -194,7 +194,10 @@ impl Kind for Save {
 
 /// A snapshot belongs to the name of its step.
 pub(super) fn mean_name(by_hand: NameTyped, scope: &mut Scope<'_>) -> Option<String> {
-    let name = by_hand.name.unwrap_or_else(|| scope.step_name.clone());
+    if let Some(name) = by_hand.name {
+        scope.step_name = name;
+    }
+    let name = scope.step_name.clone();
     let place = std::mem::take(&mut scope.place);
     // The name is the step's, not the table's.
     scope.place = place.rsplit_once(": ").map_or(String::new(), |(step, _)| step.to_owned());

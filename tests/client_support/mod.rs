@@ -40,15 +40,7 @@ pub fn parse_step<T: Read>(toml: &str) -> Result<T, String> {
 pub fn mean<K: Kind>(toml: &str) -> Result<(K, Vec<String>), Vec<String>> {
     let (mut problems, mut secrets): (Vec<Problem>, Vec<String>) = (Vec::new(), Vec::new());
     let step = parse_step(toml).map_err(|message| vec![message])?;
-    let mut scope = Scope {
-        file: "f",
-        line: None,
-        place: String::new(),
-        step_name: String::new(),
-        app_ports: &[],
-        secrets: &mut secrets,
-        problems: &mut problems,
-    };
+    let mut scope = Scope::new("f", &mut secrets, &mut problems);
     let meant = K::mean(step, &mut scope);
     match meant {
         Some(kind) if problems.is_empty() => Ok((kind, secrets)),

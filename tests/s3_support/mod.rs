@@ -55,15 +55,7 @@ pub fn io() -> Io {
 /// What `mean` makes, and what it marked as secret.
 pub fn scoped<T>(mean: impl FnOnce(&mut Scope<'_>) -> Option<T>) -> (T, Vec<String>) {
     let (mut problems, mut secrets): (Vec<Problem>, Vec<String>) = (Vec::new(), Vec::new());
-    let mut scope = Scope {
-        file: "f",
-        line: None,
-        place: String::new(),
-        step_name: String::new(),
-        app_ports: &[],
-        secrets: &mut secrets,
-        problems: &mut problems,
-    };
+    let mut scope = Scope::new("f", &mut secrets, &mut problems);
     let meant = mean(&mut scope);
     (meant.unwrap_or_else(|| panic!("{problems:?}")), secrets)
 }

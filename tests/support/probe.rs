@@ -200,15 +200,7 @@ async fn step(limit: Duration, kill_after: Duration, cut: Duration, toml: &str) 
     };
     let step: TypedStep = boathook::keys::parse(toml).expect("good TOML");
     let (mut secrets, mut problems) = (vec![], vec![]);
-    let mut scope = Scope {
-        file: "test",
-        line: None,
-        place: String::new(),
-        step_name: String::new(),
-        app_ports: &[],
-        secrets: &mut secrets,
-        problems: &mut problems,
-    };
+    let mut scope = Scope::new("test", &mut secrets, &mut problems);
     let end = if let Some(typed) = step.exec {
         let step = Exec::mean(typed, &mut scope).expect("a good step");
         tokio::time::timeout(cut, step.run(&context)).await

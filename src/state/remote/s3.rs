@@ -695,15 +695,7 @@ mod tests {
 
     fn mean(target: &str, options: S3Options, variable: fn(&str) -> Option<String>) -> Result<S3, Vec<String>> {
         let (mut problems, mut secrets) = (Vec::new(), Vec::new());
-        let mut scope = Scope {
-            file: "f",
-            line: None,
-            place: String::new(),
-            step_name: String::new(),
-            app_ports: &[],
-            secrets: &mut secrets,
-            problems: &mut problems,
-        };
+        let mut scope = Scope::new("f", &mut secrets, &mut problems);
         let meant = S3::mean(target, options, World { variable, ..World::default() }, &mut scope);
         meant.ok_or_else(|| problems.iter().map(ToString::to_string).collect())
     }
