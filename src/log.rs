@@ -19,7 +19,11 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::OFlags,
 };
-use tracing::field::{Field, Visit};
+use tracing::{
+    Metadata, Subscriber,
+    field::{Field, Visit},
+    subscriber::Interest,
+};
 use tracing_subscriber::{
     Layer,
     filter::LevelFilter,
@@ -68,7 +72,7 @@ static OUTPUT: OnceLock<Output> = OnceLock::new();
 pub fn start(config: &LogConfig, secrets: &Secrets, target: Target) {
     let _ = SECRETS.set(secrets.clone());
     let _ = OUTPUT.set(Output::open(target));
-    let level = LevelFilter::from_level(config.level);
+    let level = Own(LevelFilter::from_level(config.level));
     // A subscriber that is already there (a test's) stays.
     let _ = match config.format {
         LogFormat::Text => {
@@ -77,6 +81,31 @@ pub fn start(config: &LogConfig, secrets: &Secrets, target: Target) {
         }
         LogFormat::Json => tracing_subscriber::registry().with(level).with(JsonLines).try_init(),
     };
+}
+
+/// The target of what steps write.
+pub const OF_STEPS: &str = "output";
+
+/// Our own lines up to a level. At `debug`, libraries tell of each frame of HTTP/2.
+struct Own(LevelFilter);
+
+impl<S: Subscriber> Layer<S> for Own {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.takes(metadata) { Interest::always() } else { Interest::never() }
+    }
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.takes(metadata)
+    }
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.0)
+    }
+}
+
+impl Own {
+    fn takes(&self, metadata: &Metadata<'_>) -> bool {
+        let target = metadata.target();
+        *metadata.level() <= self.0 && (target == OF_STEPS || target.starts_with(env!("CARGO_CRATE_NAME")))
+    }
 }
 
 /// How many lines were dropped because nobody read the log.
@@ -206,7 +235,7 @@ impl Visit for Fields {
     }
 }
 
-impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLines {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLines {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         let mut fields = Fields(serde_json::Map::new());
         let mut time = String::new();
@@ -228,5 +257,34 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLines {
             most /= 2;
         }
         write_line(&line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    struct Seen(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Seen {
+        fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+            let metadata = event.metadata();
+            self.0.lock().unwrap().push(format!("{} {}", metadata.target(), metadata.level()));
+        }
+    }
+
+    #[test]
+    fn only_our_own_lines_are_shown() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let subscriber = tracing_subscriber::registry().with(Own(LevelFilter::DEBUG)).with(Seen(seen.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!("ours");
+            tracing::trace!("too fine");
+            tracing::error!(target: "h2::codec", "not ours");
+            tracing::info!(target: OF_STEPS, "a step's");
+        });
+        assert_eq!(*seen.lock().unwrap(), ["boathook::log::tests DEBUG", "output INFO"]);
     }
 }

@@ -492,12 +492,14 @@ async fn waiting_for_nonsense_is_refused() {
     for (step, problems) in [
         (
             "{}",
-            &["f: what to wait for is missing\n  help: give one of tcp, http, unix, file, process-gone, dns, metric"][..],
+            &[
+                "f: what to wait for is missing\n  help: give one of tcp, http, unix, file, process-gone, dns, metric, postgres, mysql, redis, grpc, exec",
+            ][..],
         ),
         (
             "{ tcp = 'a:1', dns = 'b' }",
             &[
-                "f: tcp and dns are given, but a step waits for one thing\n  help: give one of tcp, http, unix, file, process-gone, dns, metric",
+                "f: tcp and dns are given, but only one thing is waited for\n  help: give one of tcp, http, unix, file, process-gone, dns, metric, postgres, mysql, redis, grpc, exec",
             ],
         ),
         ("{ tcp = 'a' }", &["f: tcp: `a` has no port\n  help: write \"host:port\""]),
@@ -580,15 +582,7 @@ async fn the_command_line_says_the_same() {
         &["--metric", &url, "--name", "m", "--label", "l=v", "--at-most", "3"],
     ] {
         let (mut problems, mut secrets) = (Vec::new(), Vec::new());
-        let mut scope = boathook::problem::Scope {
-            file: "command line",
-            line: None,
-            place: String::new(),
-            step_name: String::new(),
-            app_ports: &[],
-            secrets: &mut secrets,
-            problems: &mut problems,
-        };
+        let mut scope = boathook::problem::Scope::new("command line", &mut secrets, &mut problems);
         let wait = Wait::mean(typed(arguments), &mut scope).expect("a step");
         let context = context();
         let end = tokio::time::timeout(SOON, wait.run(&context))

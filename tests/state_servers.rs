@@ -1,34 +1,12 @@
 //! State of real servers: a Redis and a PostgreSQL whose data is gone with the container are read back in the next life.
 
+mod server_support;
 mod support;
 
-use std::{
-    fs,
-    os::unix::fs::chown,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, process::Command};
 
+use server_support::{Postgres, needs};
 use support::{Place, Said, until};
-
-/// A program, also where Debian puts what users are not to call.
-fn find_program(name: &str) -> Option<PathBuf> {
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
-    folders.extend(["/usr/sbin", "/usr/local/bin"].map(PathBuf::from));
-    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    folders.extend(versions.map(|version| version.path().join("bin")));
-    folders.into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
-}
-
-/// Says that something could not be tried; where everything is required, that is a failure.
-fn needs(name: &str) -> Option<String> {
-    let found = find_program(name).map(|path| path.display().to_string());
-    if found.is_none() {
-        eprintln!("NOT RUN: {name} is not installed");
-        assert!(std::env::var_os("BOATHOOK_REQUIRE_ALL").is_none_or(|all| all != "1"), "{name} is not installed");
-    }
-    found
-}
 
 fn run(place: &Place, words: &[&str]) -> Said {
     let mut command = Command::new(place.expand(words[0]));
@@ -127,31 +105,12 @@ fn a_redis_that_is_killed_has_lost_no_more_than_a_period() {
     assert_eq!(answers, ["v"]);
 }
 
-/// The user that Debian's packages make; a PostgreSQL refuses to run as root.
-fn postgres_user() -> Option<(u32, u32)> {
-    let users = fs::read_to_string("/etc/passwd").ok()?;
-    let line = users.lines().find(|line| line.starts_with("postgres:"))?;
-    let mut fields = line.split(':').skip(2);
-    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-}
-
-fn own(path: &Path, (user, group): (u32, u32)) {
-    fs::create_dir_all(path).expect("made");
-    chown(path, Some(user), Some(group)).expect("given away");
-}
-
 #[test]
 fn a_postgresql_is_dumped_and_loaded_again() {
-    let (Some(initdb), Some(postgres), Some(psql), Some(pg_dump)) =
-        (needs("initdb"), needs("postgres"), needs("psql"), needs("pg_dump"))
-    else {
+    let (Some(server), Some(pg_dump)) = (Postgres::find(), needs("pg_dump")) else {
         return;
     };
-    let Some(user) = postgres_user().filter(|_| rustix::process::geteuid().is_root()) else {
-        eprintln!("NOT RUN: no user postgres, or not root");
-        assert!(std::env::var_os("BOATHOOK_REQUIRE_ALL").is_none_or(|all| all != "1"), "no user postgres, or not root");
-        return;
-    };
+    let psql = &server.psql;
     // The steps are root's, the server is not; the dump goes straight from pg_dump into the snapshot.
     let place = Place::with(&format!(
         "grace-period = \"60s\"\n\
@@ -165,26 +124,23 @@ fn a_postgresql_is_dumped_and_loaded_again() {
     let mut place = Some(place);
     for round in 0..2 {
         let current = place.take().expect("one");
-        // The folder above must let the server through.
-        fs::set_permissions(current.folder(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("opened");
         let _ = fs::remove_dir_all(current.path("data"));
-        own(&current.path("data"), user);
-        own(&current.path("run"), user);
-        let (uid, gid) = (user.0.to_string(), user.1.to_string());
-        let as_user = ["setpriv", "--reuid", &uid, "--regid", &gid, "--clear-groups"];
+        server.make_folders(current.folder());
+        let as_user = server.as_user();
+        let as_user: Vec<&str> = as_user.iter().map(String::as_str).collect();
         let made = run(
             &current,
-            &[&as_user[..], &[&initdb, "-D", "@/data", "-A", "trust", "-U", "postgres", "--no-sync"]].concat(),
+            &[&as_user[..], &[&server.initdb, "-D", "@/data", "-A", "trust", "-U", "postgres", "--no-sync"]].concat(),
         );
         assert_eq!(made.code, 0, "{made:?}");
         let words = ["-D", "@/data", "-k", "@/run", "-h", ""].map(|word| current.expand(word));
-        let mut main: Vec<&str> = as_user.to_vec();
-        main.push(&postgres);
+        let mut main: Vec<&str> = as_user.clone();
+        main.push(&server.postgres);
         main.extend(words.iter().map(String::as_str));
         let mut agent = current.run(&main);
         agent.wait_log("to=\"ready\"");
         let sql = |agent: &support::Agent, text: &str| {
-            let said = run(&agent.place, &[&psql, "-qAth", "@/run", "-U", "postgres", "-c", text]);
+            let said = run(&agent.place, &[psql, "-qAth", "@/run", "-U", "postgres", "-c", text]);
             assert_eq!(said.code, 0, "{said:?}");
             said.stdout.trim().to_owned()
         };

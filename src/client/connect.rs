@@ -2,16 +2,16 @@
 
 use std::{
     future::{Future, poll_fn},
-    io,
+    io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
     path::Path,
     pin::{Pin, pin},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take},
     net::{TcpStream, UnixStream},
     time::{Instant, sleep_until},
 };
@@ -31,6 +31,48 @@ const MOST_ADDRESSES: usize = 16;
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
+/// Just less than what hyper reads at first (8 KiB): where that much never comes, its buffers never grow. On hundreds of
+/// connections with large answers they would be 140 KiB each.
+const SIP: u64 = 8000;
+
+/// A connection that is read in small pieces.
+pub struct Sips(Take<Box<dyn Stream>>);
+
+impl Sips {
+    pub fn new(stream: Box<dyn Stream>) -> Self {
+        Self(stream.take(SIP))
+    }
+}
+
+impl AsyncRead for Sips {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0.set_limit(SIP);
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Sips {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self.0.get_mut()).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.0.get_mut()).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.0.get_mut()).poll_shutdown(cx)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self.0.get_mut()).poll_write_vectored(cx, bufs)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.0.get_ref().is_write_vectored()
+    }
+}
+
 /// Connects to the first address of `host` that answers.
 ///
 /// # Errors
@@ -45,7 +87,7 @@ pub async fn connect_tcp(host: &str, port: u16, processes: &Processes) -> Result
 
 type Attempt<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
 
-async fn connect_any(addresses: &[IpAddr], port: u16) -> io::Result<TcpStream> {
+pub(super) async fn connect_any(addresses: &[IpAddr], port: u16) -> io::Result<TcpStream> {
     let mut waiting = addresses.iter().take(MOST_ADDRESSES);
     let mut attempts: Vec<Attempt<'_>> = Vec::new();
     let mut next = pin!(sleep_until(Instant::now()));

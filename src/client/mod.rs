@@ -6,9 +6,13 @@
 
 pub mod connect;
 pub mod files;
+pub mod grpc;
+#[cfg(feature = "http2")]
+mod http2;
 pub mod metric;
 pub mod options;
 pub mod resolve;
+pub mod session;
 pub mod status;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -22,7 +26,7 @@ use std::{
     io,
     path::PathBuf,
     pin::{Pin, pin},
-    task::Poll,
+    task::{Context, Poll},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -403,12 +407,7 @@ impl Request {
     async fn open(&self, exchange: &Exchange<'_>) -> Result<Line, Failure> {
         (exchange.tell)("not connected yet");
         let stream = self.connect(exchange).await.map_err(may_pass)?;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(HEAD)
-            .handshake::<_, Outgoing>(TokioIo::new(stream))
-            .await
-            .map_err(|error| may_pass(explain(&error)))?;
-        Ok(Line { sender, connection })
+        Line::new(stream).await
     }
 
     /// One question and its answer on a connection.
@@ -425,7 +424,7 @@ impl Request {
         *request.method_mut() = exchange.method.clone();
         *request.headers_mut() = std::mem::take(&mut exchange.headers);
         *request.uri_mut() = exchange.path.parse().map_err(|_| for_good("the path cannot be sent"))?;
-        let Line { sender, connection } = line;
+        let Line { sender, wire } = line;
         let conversation = async {
             let answer = sender.send_request(request).await.map_err(|error| may_pass(explain(&error)))?;
             let status = answer.status().as_u16();
@@ -462,7 +461,7 @@ impl Request {
                 headers,
             })
         };
-        drive(Pin::new(connection), conversation).await
+        drive(&mut |context| wire.poll(context), conversation).await
     }
 
     fn redirect(&self, answer: &hyper::Response<Incoming>) -> Option<(u16, String)> {
@@ -514,10 +513,40 @@ struct Exchange<'a> {
     tell: &'a (dyn Fn(&str) + Send + Sync),
 }
 
-/// A connection.
+/// A connection and its handle.
 struct Line {
     sender: http1::SendRequest<Outgoing>,
-    connection: http1::Connection<TokioIo<Box<dyn Stream>>, Outgoing>,
+    wire: Wire,
+}
+
+/// A connection until it ends. Then it must go: hyper's handle takes questions as long as it is there.
+struct Wire {
+    connection: Option<http1::Connection<TokioIo<Box<dyn Stream>>, Outgoing>>,
+    /// Whether it ended in the middle of something that the server said.
+    is_cut: bool,
+}
+
+impl Line {
+    async fn new(stream: Box<dyn Stream>) -> Result<Line, Failure> {
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(HEAD)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| may_pass(explain(&error)))?;
+        Ok(Line { sender, wire: Wire { connection: Some(connection), is_cut: false } })
+    }
+}
+
+impl Wire {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(connection) = &mut self.connection else { return Poll::Ready(()) };
+        // Its error, if any, comes out of the conversation too.
+        if Pin::new(connection).poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        self.is_cut = self.connection.take().is_some_and(|connection| !connection.into_parts().read_buf.is_empty());
+        Poll::Ready(())
+    }
 }
 
 struct Head {
@@ -530,21 +559,20 @@ struct Head {
     headers: HeaderMap,
 }
 
-/// Runs a conversation and the connection under it as one future, so that dropping it drops both at once.
+/// Runs a conversation and what is under it as one future, so that dropping it drops both at once.
 async fn drive<T>(
-    mut connection: Pin<&mut (impl Future<Output = hyper::Result<()>> + ?Sized)>,
+    under: &mut (dyn FnMut(&mut Context<'_>) -> Poll<()> + Send),
     conversation: impl Future<Output = T>,
 ) -> T {
     let mut conversation = pin!(conversation);
     let mut open = true;
     poll_fn(move |context| {
-        // Its error, if any, comes out of the conversation too.
-        if open && connection.as_mut().poll(context).is_ready() {
+        if open && under(context).is_ready() {
             open = false;
         }
         match conversation.as_mut().poll(context) {
             // What was just sent or asked for has to reach the connection.
-            Poll::Pending if open && connection.as_mut().poll(context).is_ready() => {
+            Poll::Pending if open && under(context).is_ready() => {
                 open = false;
                 conversation.as_mut().poll(context)
             }
@@ -559,15 +587,7 @@ fn explain(error: &hyper::Error) -> String {
     let mut source = error.source();
     while let Some(inner) = source {
         if let Some(error) = inner.downcast_ref::<io::Error>() {
-            #[cfg(feature = "tls")]
-            if let Some(why) = tls::why(error) {
-                return why;
-            }
-            return match error.kind() {
-                io::ErrorKind::ConnectionReset => "the connection was reset".into(),
-                io::ErrorKind::UnexpectedEof => "the connection was closed too early".into(),
-                _ => files::reason(error),
-            };
+            return explain_io(error);
         }
         source = inner.source();
     }
@@ -578,9 +598,23 @@ fn explain(error: &hyper::Error) -> String {
         return "the answer is not HTTP".into();
     }
     if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
-        return "the connection was closed without a complete answer".into();
+        return CLOSED.into();
     }
     error.to_string()
+}
+
+const CLOSED: &str = "the connection was closed without a complete answer";
+
+fn explain_io(error: &io::Error) -> String {
+    #[cfg(feature = "tls")]
+    if let Some(why) = tls::why(error) {
+        return why;
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionReset => "the connection was reset".into(),
+        io::ErrorKind::UnexpectedEof => "the connection was closed too early".into(),
+        _ => files::reason(error),
+    }
 }
 
 /// Whether the value of a header is likely to be a secret.

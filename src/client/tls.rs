@@ -18,6 +18,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::files;
 
@@ -44,7 +45,7 @@ pub struct Options {
 ///
 /// # Errors
 /// The option at fault (empty for none) and what is wrong with it.
-pub fn load(options: &Options) -> Result<Arc<ClientConfig>, (&'static str, String)> {
+pub fn load(options: &Options) -> Result<ClientConfig, (&'static str, String)> {
     let provider = Arc::new(provider::provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -78,7 +79,7 @@ pub fn load(options: &Options) -> Result<Arc<ClientConfig>, (&'static str, Strin
     };
     // One request, one connection: a session to resume would be memory for nothing.
     config.resumption = rustls::client::Resumption::disabled();
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 fn load_roots(ca_file: Option<&Path>) -> Result<RootCertStore, (&'static str, String)> {
@@ -132,16 +133,54 @@ pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     options: &Options,
     host: &str,
     stream: S,
-) -> Result<tokio_rustls::client::TlsStream<S>, String> {
-    let own = options.clone();
-    let loaded = crate::task::blocking(move || load(&own)).await.map_err(|error| error.to_string())?;
-    let config = loaded.map_err(|(key, why)| if key.is_empty() { why } else { format!("{key}: {why}") })?;
-    let name = options.server_name.as_deref().unwrap_or(host);
-    let server = ServerName::try_from(name.to_owned()).map_err(|_| format!("`{name}` cannot be a server's name"))?;
-    tokio_rustls::TlsConnector::from(config)
-        .connect(server, stream)
-        .await
-        .map_err(|error| why(&error).unwrap_or_else(|| closed(&error)))
+) -> Result<TlsStream<S>, String> {
+    Prepared::new(options, host, None).await?.handshake(stream).await
+}
+
+/// What connections to one server have in common: their files have been read.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    config: Arc<ClientConfig>,
+    server: ServerName<'static>,
+}
+
+impl Prepared {
+    /// Reads the files. The server has to choose `protocol` (RFC 7301), if one is given.
+    ///
+    /// # Errors
+    /// What cannot be read or used.
+    pub async fn new(options: &Options, host: &str, protocol: Option<&str>) -> Result<Self, String> {
+        let own = options.clone();
+        let loaded = crate::task::blocking(move || load(&own)).await.map_err(|error| error.to_string())?;
+        let mut config = loaded.map_err(|(key, why)| if key.is_empty() { why } else { format!("{key}: {why}") })?;
+        config.alpn_protocols.extend(protocol.map(|protocol| protocol.as_bytes().to_vec()));
+        let name = options.server_name.as_deref().unwrap_or(host);
+        let server =
+            ServerName::try_from(name.to_owned()).map_err(|_| format!("`{name}` cannot be a server's name"))?;
+        Ok(Self { config: Arc::new(config), server })
+    }
+
+    /// Speaks TLS over a connection.
+    ///
+    /// # Errors
+    /// What went wrong, for a reader.
+    pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> Result<TlsStream<S>, String> {
+        let refused = || {
+            let wanted = self.config.alpn_protocols.first().map(|name| String::from_utf8_lossy(name));
+            format!("the server does not choose `{}` in the TLS handshake (ALPN)", wanted.unwrap_or_default())
+        };
+        let stream = TlsConnector::from(self.config.clone()).connect(self.server.clone(), stream).await;
+        let stream = stream.map_err(|error| match rustls_error(&error) {
+            Some(Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => refused(),
+            Some(error) => explain(error),
+            None => closed(&error),
+        })?;
+        // A server that knows nothing of ALPN chooses nothing.
+        if stream.get_ref().1.alpn_protocol() != self.config.alpn_protocols.first().map(Vec::as_slice) {
+            return Err(refused());
+        }
+        Ok(stream)
+    }
 }
 
 fn closed(error: &io::Error) -> String {
@@ -153,9 +192,12 @@ fn closed(error: &io::Error) -> String {
 
 /// What rustls says in an I/O error, if it is from rustls.
 pub fn why(error: &io::Error) -> Option<String> {
+    rustls_error(error).map(explain)
+}
+
+fn rustls_error(error: &io::Error) -> Option<&Error> {
     let inner = error.get_ref()?;
-    let found = inner.downcast_ref::<Error>().or_else(|| inner.source()?.downcast_ref());
-    found.map(explain)
+    inner.downcast_ref().or_else(|| inner.source()?.downcast_ref())
 }
 
 fn explain(error: &Error) -> String {
@@ -180,6 +222,11 @@ fn explain(error: &Error) -> String {
             "the server's certificate has a wrong signature".into()
         }
         Error::InvalidCertificate(CertificateError::BadEncoding) => "a certificate in it cannot be read".into(),
+        // Of the library that checks certificates, which is not ours to name in a match.
+        Error::InvalidCertificate(CertificateError::Other(other)) if other.to_string() == "CaUsedAsEndEntity" => {
+            "the server's certificate is an authority's own (CA:TRUE), which no server may show; let it sign another"
+                .into()
+        }
         Error::InvalidCertificate(why) => format!("the server's certificate is refused: {why}"),
         Error::AlertReceived(AlertDescription::CertificateRequired) => {
             "the server wants a client certificate; name it with `cert-file` and `key-file`".into()

@@ -129,7 +129,7 @@ impl Capture {
         }
         if self.budget.dropped > 0 {
             let dropped = self.budget.dropped;
-            tracing::info!(target: "output", step = self.label, bytes = dropped, "more output was dropped");
+            tracing::info!(target: log::OF_STEPS, step = self.label, bytes = dropped, "more output was dropped");
         }
     }
 
@@ -223,7 +223,7 @@ impl Stream {
             if line.len() + PER_LINE <= budget.left {
                 budget.left -= line.len() + PER_LINE;
                 let text = String::from_utf8_lossy(line);
-                tracing::info!(target: "output", step = label, stream = self.source.name(), "{text}");
+                tracing::info!(target: log::OF_STEPS, step = label, stream = self.source.name(), "{text}");
             } else if budget.left > 0 {
                 budget.left = 0;
                 budget.dropped += line.len() as u64;

@@ -3,7 +3,10 @@
 //! agent waits. Giving them back costs nothing that lasts: they stay in the page cache, and what is needed again is mapped
 //! again in microseconds.
 
-use std::ffi::{c_int, c_void};
+use std::{
+    ffi::{c_int, c_void},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use rustix::mm::{Advice, madvise};
 
@@ -11,9 +14,24 @@ use rustix::mm::{Advice, madvise};
 /// touches a neighbour.
 const PAGE: usize = 64 * 1024;
 
+/// Whether the pages are to be given back.
+static REST: AtomicBool = AtomicBool::new(false);
+
+/// Gives the program's pages back when the thread next waits: what runs until then would map some of them again.
+pub fn rest_soon() {
+    REST.store(true, Relaxed);
+}
+
+/// The thread is about to wait.
+pub fn rest() {
+    if REST.swap(false, Relaxed) {
+        release_program();
+    }
+}
+
 /// Gives back the pages of the program's code and constants. Only segments that can never have been written to: what was
 /// written is ours alone and would be lost.
-pub fn release_program() {
+fn release_program() {
     // SAFETY: the callback has the signature of dl_iterate_phdr(3) and uses its argument only during the call.
     unsafe { libc::dl_iterate_phdr(Some(release_segments), std::ptr::null_mut()) };
 }
