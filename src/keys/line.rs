@@ -49,6 +49,7 @@ fn arg(key: &'static Key, make: Make) -> Option<Arg> {
         Form::Word(value, unless) => (value, arg.required_unless_present(unless).conflicts_with(unless)),
         Form::Words(value) => (value, arg.required(true).num_args(1..).trailing_var_arg(true)),
         Form::MayBeWords(value) => (value, arg.num_args(1..).trailing_var_arg(true)),
+        Form::Several(value) => (value, arg.num_args(1..)),
     };
     // Completions offer files for these.
     let hint = if matches!(value, "FILE" | "FOLDER" | "PATH") { ValueHint::AnyPath } else { ValueHint::Unknown };
@@ -79,7 +80,7 @@ pub fn take(fields: &mut dyn Fields, matches: &ArgMatches) -> Result<(), Error> 
         let value = match key.form {
             Form::Toml => None,
             Form::Switch => Some(nowhere(DeValue::Boolean(matches.get_flag(key.name)))),
-            Form::Many(..) | Form::List(..) | Form::Words(_) | Form::MayBeWords(_) => {
+            Form::Many(..) | Form::List(..) | Form::Words(_) | Form::MayBeWords(_) | Form::Several(_) => {
                 matches.get_many::<String>(key.name).map(|texts| {
                     let mut list = DeArray::new();
                     texts.map(text).for_each(|item| list.push(item));

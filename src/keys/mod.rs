@@ -46,6 +46,8 @@ pub enum Form {
     Words(&'static str),
     /// The same, and there need not be any.
     MayBeWords(&'static str),
+    /// Any number of words without an option before them; options may stand between them.
+    Several(&'static str),
 }
 
 /// A table's keys, and where their values go. [`keys!`] writes the first two; the rest is for tables that have more

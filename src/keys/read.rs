@@ -265,11 +265,10 @@ fn fill(fields: &mut dyn Fields, value: Node<'_>) -> Result<(), Error> {
     for (key, item) in table {
         if !set(fields, key.get_ref(), Node { value: item, ..value })? {
             let mut known = Vec::new();
-            let is_whole = list_keys(fields, &mut known);
+            list_keys(fields, &mut known);
             let known = known.join("`, `");
             let error = Error::new(format!("unknown field `{}`, expected one of `{known}`", key.get_ref()));
-            // Where keys come from several places, the table is the place.
-            return Err(error.at(if is_whole { key.span() } else { value.span() }));
+            return Err(error.at(key.span()));
         }
     }
     match fields.needed().iter().find(|key| !table.contains_key(**key)) {
@@ -298,18 +297,16 @@ pub(super) fn set(fields: &mut dyn Fields, key: &str, value: Node<'_>) -> Result
     Ok(false)
 }
 
-/// All keys that may be in the TOML's table; whether all are its own.
-fn list_keys(fields: &mut dyn Fields, known: &mut Vec<&'static str>) -> bool {
+/// All keys that may be in the TOML's table.
+fn list_keys(fields: &mut dyn Fields, known: &mut Vec<&'static str>) {
     known.extend(fields.keys().iter().map(|key| key.name));
-    let (mut number, mut is_whole) = (0, true);
+    let mut number = 0;
     while let Some(part) = fields.part(number) {
         if let Part::Always(part) = part {
             list_keys(part, known);
-            is_whole = false;
         }
         number += 1;
     }
-    is_whole
 }
 
 /// Reads a whole TOML text, for tests of single types; `config` reads whole configurations.
