@@ -13,9 +13,13 @@
 //! | [`runner`] | runs a plan; the only room that knows what time it is |
 //! | [`step`] | the kinds of step, one room each behind one door |
 //! | [`drain`], [`net`] | when an application is drained, and what the kernel knows of its connections |
+//! | [`probe`] | checks that hold or do not yet: for `wait`, and for readiness |
+//! | [`readiness`] | the application's own check behind `/ready` |
 //! | [`client`], [`value`] | requests that steps send, and values in their answers |
 //! | `state` | snapshots: saved from files, commands and answers; restored all or nothing |
+//! | [`warm`] | requests until the application has proved itself warm |
 //! | [`report`], [`status`], [`termination`], [`log`] | what happened, told to callers, people, the platform and the log |
+//! | [`watch`] | follows an agent's status, in a terminal or line by line |
 //! | [`redact`] | keeps secrets out of all of those |
 //! | [`agent`] | one container's life: the phase, and one run of each hook that everybody joins |
 //! | `periodic` | saves while the main process runs |
@@ -24,7 +28,7 @@
 //! | [`service`] | opens and closes them around an agent that stays |
 //! | [`life`], [`beside`], [`one_step`] | `run`; `serve` and the exec hooks; `step` |
 //! | [`process`] | the reaper, the main process, what steps start, signals |
-//! | [`check`], [`install`], `state_command` | subcommands of their own |
+//! | [`check`], [`install`], `state_command`, `completions` | subcommands of their own |
 //! | [`exit`], [`fatal`] | the table of exit codes, and errors that end a command |
 //! | [`short`] | short lists in order |
 //! | [`task`] | background work, handed to the runtime in one form |
@@ -36,6 +40,8 @@ pub mod check;
 pub mod cli;
 pub mod client;
 pub mod command;
+#[cfg(feature = "completions")]
+pub mod completions;
 pub mod config;
 pub mod control;
 pub mod door;
@@ -54,8 +60,10 @@ pub mod one_step;
 #[cfg(feature = "state")]
 pub mod periodic;
 pub mod plan;
+pub mod probe;
 pub mod problem;
 pub mod process;
+pub mod readiness;
 pub mod redact;
 pub mod report;
 pub mod runner;
@@ -74,3 +82,5 @@ pub mod sys;
 pub mod task;
 pub mod termination;
 pub mod value;
+pub mod warm;
+pub mod watch;

@@ -171,4 +171,8 @@ kinds! {
     ///
     /// Example: boathook step restore --name sessions --from /state --to /var/lib/app
     Restore, restore, "restore", super::restore::Restore;
+    /// Send requests until the application has proved itself warm.
+    ///
+    /// Example: boathook step warm-up http://127.0.0.1:8080/ --successes 200 --timeout 30s
+    WarmUp, warm_up, "warm-up", super::warm_up::WarmUp;
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
 use tokio::time::Instant;
 use toml::Spanned;
 
@@ -33,6 +34,7 @@ pub mod save;
 pub mod signal;
 pub mod sleep;
 pub mod wait;
+pub mod warm_up;
 
 #[cfg(not(feature = "state"))]
 use absent::{restore, save};
@@ -97,14 +99,71 @@ pub struct OwnTraffic {
 /// What a step is doing now, in a few words. Shown in `/status`; when the step is cut it is the reason
 /// (`timed out after 20s: 3 requests in flight, oldest for 12s`).
 #[derive(Clone, Debug, Default)]
-pub struct Progress(Arc<Mutex<String>>);
+pub struct Progress(Arc<Mutex<(String, Option<Measure>)>>);
 
 impl Progress {
     pub fn set(&self, text: impl Into<String>) {
-        *self.0.lock().expect("no holder of this lock can panic") = text.into();
+        self.with(|(now, _)| *now = text.into());
     }
     pub fn now(&self) -> String {
-        self.0.lock().expect("no holder of this lock can panic").clone()
+        self.with(|(now, _)| now.clone())
+    }
+    /// Says how far it is, besides the words.
+    pub fn measure(&self, measure: Measure) {
+        self.with(|(_, now)| *now = Some(measure));
+    }
+    pub fn measured(&self) -> Option<Measure> {
+        self.with(|(_, now)| *now)
+    }
+    fn with<T>(&self, use_it: impl FnOnce(&mut (String, Option<Measure>)) -> T) -> T {
+        use_it(&mut self.0.lock().expect("no holder of this lock can panic"))
+    }
+}
+
+/// How far a step is, in numbers: for `/status`, and for the bars of `boathook status --watch`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Measure {
+    /// Requests that succeeded.
+    pub done: u64,
+    /// How many are still wanted, where that can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<u64>,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Requests per second, lately.
+    pub rate: f64,
+    /// The latency lately, in seconds: half of the requests were faster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p50: Option<f64>,
+    /// 99 of 100 were faster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99: Option<f64>,
+}
+
+impl Measure {
+    /// With the digits that mean something to people: tenths of requests, microseconds.
+    #[must_use]
+    pub fn rounded(self) -> Self {
+        let micros = |seconds: f64| (seconds * 1e6).round() / 1e6;
+        Self { rate: (self.rate * 10.0).round() / 10.0, p50: self.p50.map(micros), p99: self.p99.map(micros), ..self }
+    }
+
+    /// Both together, for a group whose steps run side by side. Two latencies do not add up: the slower one is told.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let slower = |one: Option<f64>, two: Option<f64>| match (one, two) {
+            (Some(one), Some(two)) => Some(one.max(two)),
+            (one, two) => one.or(two),
+        };
+        Self {
+            done: self.done.saturating_add(other.done),
+            left: self.left.zip(other.left).map(|(one, two)| one.saturating_add(two)),
+            failed: self.failed.saturating_add(other.failed),
+            rate: self.rate + other.rate,
+            p50: slower(self.p50, other.p50),
+            p99: slower(self.p99, other.p99),
+        }
     }
 }
 
