@@ -17,8 +17,9 @@ use crate::{
     config::{Config, Gate},
     duration::show,
     hook::{Hook, Phase},
-    plan::HURRY,
+    plan::{self, HURRY},
     process::Processes,
+    readiness::{Asker, Standing as Check},
     report::{HookReport, Live, Outcome},
     runner::{self, Tools, Urgency, Which},
     step::OwnTraffic,
@@ -60,6 +61,8 @@ pub struct Agent {
     pub mode: Mode,
     processes: Processes,
     own_traffic: OwnTraffic,
+    /// The application's own check, where there is one.
+    check: Option<Asker>,
     state: Mutex<State>,
     phase: watch::Sender<Phase>,
     /// Something happened; see [`Agent::rest_when_idle`].
@@ -111,7 +114,10 @@ impl Agent {
         };
         #[cfg(feature = "state")]
         let periodic = crate::periodic::standings(&config);
+        let check = config.readiness.as_ref();
+        let check = check.map(|check| Asker::new(check, processes.clone(), config.secrets.clone()));
         Arc::new(Self {
+            check,
             config,
             mode,
             processes,
@@ -343,13 +349,49 @@ impl Agent {
             self.stirred.notified().await;
             while tokio::time::timeout(REST, self.stirred.notified()).await.is_ok() {}
             if !Hook::ALL.into_iter().any(|hook| self.is_running(hook)) {
-                crate::sys::memory::release_program();
+                crate::sys::memory::rest_soon();
             }
         }
     }
 
-    /// Why the agent is not ready, if it is not.
+    /// Why traffic should not be sent here, if it should not: asks the application's own check where there is one.
+    pub async fn is_ready(&self) -> Result<(), String> {
+        let (true, Some(check)) = (self.phase().is_ready(), &self.check) else { return self.phase_readiness() };
+        match check.ask(self.watch_phase()).await {
+            Some(answer) => answer,
+            // The phase has changed meanwhile; or it was there and back again, and then the next probe tells.
+            None => self.phase_readiness().and(Err("the check was given up".into())),
+        }
+    }
+
+    /// The same as far as it is known, without asking.
     pub fn readiness(&self) -> Result<(), String> {
+        self.phase_readiness()?;
+        match self.check.as_ref().map(Asker::known) {
+            Some(None) => Err("nobody has asked the application's check yet".into()),
+            Some(Some(answer)) => answer,
+            None => Ok(()),
+        }
+    }
+
+    /// How the application's own check stands, where there is one.
+    pub fn check(&self) -> Option<Check> {
+        self.check.as_ref().map(Asker::standing)
+    }
+
+    /// Why the agent should be restarted, if it should: a hook that goes on long after its deadline means that what
+    /// ends hooks is stuck.
+    pub fn liveness(&self) -> Result<(), String> {
+        for hook in Hook::ALL.into_iter().filter(|hook| self.is_running(*hook)) {
+            let elapsed = self.state().runs[hook as usize].as_ref().map(|run| run.live.elapsed());
+            let elapsed = elapsed.and_then(|elapsed| Duration::try_from_secs_f64(elapsed).ok()).unwrap_or_default();
+            plan::check_overrun(self.config.hook(hook).deadline, elapsed).map_err(|why| format!("{hook} {why}"))?;
+        }
+        Ok(())
+    }
+
+    /// Why the phase is not ready, if it is not.
+    fn phase_readiness(&self) -> Result<(), String> {
         let phase = self.phase();
         if phase.is_ready() {
             return Ok(());

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::duration::show;
+
 /// The kubelet subtracts the hook's time from the grace period in whole seconds, rounded down
 /// (KillContainer in kuberuntime_container.go), so its clock and ours differ by up to one second.
 pub const MARGIN: Duration = Duration::from_secs(1);
@@ -27,6 +29,23 @@ pub const HURRY: Duration = Duration::from_millis(1500);
 
 /// What an essential step without a timeout of its own has reserved, at most.
 const ESSENTIAL: Duration = Duration::from_secs(5);
+
+/// No hook overruns its deadline by more than a tenth of a second: one that does by this much is never going to end. So
+/// much longer, because a frozen container (and a machine that slept) is behind with everything when it goes on.
+pub const STUCK: Duration = Duration::from_secs(10);
+
+/// Whether a hook that still runs after `elapsed` is only slow, or stuck.
+///
+/// # Errors
+/// It is stuck: the words follow the hook's name.
+pub fn check_overrun(deadline: Duration, elapsed: Duration) -> Result<(), String> {
+    match elapsed.checked_sub(deadline) {
+        Some(over) if over > STUCK => {
+            Err(format!("is stuck: it goes on {} after its deadline of {}", show(over), show(deadline)))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// How the grace period is shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +206,20 @@ mod tests {
         let short = Grace::share(seconds(2), None, None);
         assert_eq!(short.pre_stop(), Duration::from_millis(1300));
         assert_eq!(Grace::share(seconds(5), Some(seconds(9)), None).pre_stop(), Duration::ZERO);
+    }
+
+    #[test]
+    fn only_a_hook_long_after_its_deadline_is_stuck() {
+        for (deadline, elapsed, wanted) in [
+            (60, 0, Ok(())),
+            (600, 599, Ok(())),
+            (60, 70, Ok(())),
+            (60, 71, Err("is stuck: it goes on 11s after its deadline of 1m")),
+            (0, 11, Err("is stuck: it goes on 11s after its deadline of 0s")),
+        ] {
+            assert_eq!(check_overrun(seconds(deadline), seconds(elapsed)), wanted.map_err(String::from));
+        }
+        assert_eq!(check_overrun(Duration::MAX, Duration::MAX), Ok(()));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
     process::Processes,
     redact::Secrets,
     report::{LONGEST_REASON, Live, Outcome, cut, round},
-    step::{Action, Context, End, LONGEST_BACKOFF, OnFailure, OwnTraffic, Progress, Step, condition::Verdict},
+    step::{Action, Context, End, LONGEST_BACKOFF, Measure, OnFailure, OwnTraffic, Progress, Step, condition::Verdict},
 };
 
 /// How much time the platform still grants.
@@ -74,6 +74,10 @@ const KILL_AFTER: Duration = Duration::from_secs(1);
 
 /// Steps of a group end this much before the group, so that the group can still say which of them were cut.
 const GROUP_SLACK: Duration = Duration::from_millis(10);
+
+/// A step that runs says in the log what it is doing this often: a start that hangs should tell why before anybody
+/// gives up on it, and a log should not fill with it.
+const WORD: Duration = Duration::from_secs(10);
 
 /// How a step ended, with what people want to know.
 struct Ended {
@@ -132,12 +136,23 @@ pub async fn run_hook(
                 let label = format!("{hook}/{}", step.name);
                 let context = tools.context(label, now + allowed, started, live.progress(index));
                 let hurried = |left| plan.hurried_limit(index, left);
-                run_step(step, context, &mut urgency, &hurried).await
+                let mut running = std::pin::pin!(run_step(step, context, &mut urgency, &hurried));
+                let mut next_word = now + WORD;
+                loop {
+                    tokio::select! {
+                        biased;
+                        ended = &mut running => break ended,
+                        () = tokio::time::sleep_until(next_word) => {
+                            next_word += WORD;
+                            log_running(hook, step, now.elapsed(), tools.secrets.redact(live.progress(index).now()));
+                        }
+                    }
+                }
             }
         };
         let took = Instant::now() - now;
         let reason = cut(&tools.secrets.redact(ended.reason), LONGEST_REASON);
-        log_end(hook, step, ended.outcome, took, &reason);
+        log_end(hook.name(), &step.name, ended.outcome, took, &reason);
         live.change_step(index, |report| {
             report.outcome = ended.outcome;
             report.took = report.started.map(|_| round(took.as_secs_f64()));
@@ -171,8 +186,18 @@ pub async fn run_hook(
     });
 }
 
-fn log_end(hook: Hook, step: &Step, outcome: Outcome, took: Duration, reason: &str) {
-    let (hook, name, took) = (hook.name(), step.name.as_str(), show(took));
+/// Says why a hook takes long, for steps that know what they are waiting for.
+fn log_running(hook: Hook, step: &Step, elapsed: Duration, doing: String) {
+    // Warm-up has lines of its own, with more in them.
+    if doing.is_empty() || step.action.name() == "warm-up" {
+        return;
+    }
+    let (elapsed, doing) = (show(elapsed), cut(&doing, LONGEST_REASON));
+    info!(hook = hook.name(), step = step.name.as_str(), %elapsed, doing, "step running");
+}
+
+fn log_end(hook: &str, name: &str, outcome: Outcome, took: Duration, reason: &str) {
+    let took = show(took);
     match outcome {
         Outcome::Failed | Outcome::TimedOut | Outcome::GivenUp => {
             warn!(hook, step = name, outcome = outcome.name(), %took, reason, "step ended");
@@ -306,8 +331,14 @@ fn run_group<'a>(steps: &'a [Step], context: &'a Context, urgency: &'a watch::Re
                     ..context.clone()
                 };
                 let mut urgency = urgency.clone();
-                let run: InnerRun<'_> =
-                    Box::pin(async move { run_step(step, context, &mut urgency, &|left| left).await });
+                let run: InnerRun<'_> = Box::pin(async move {
+                    let label = context.label.clone();
+                    let ended = run_step(step, context, &mut urgency, &|left| left).await;
+                    // Each when it ends: the group itself ends with the last of them.
+                    let (hook, name) = label.split_once('/').unwrap_or(("", &label));
+                    log_end(hook, name, ended.outcome, now.elapsed(), &cut(&ended.reason, LONGEST_REASON));
+                    ended
+                });
                 (run, None)
             })
             .collect();
@@ -327,6 +358,9 @@ fn run_group<'a>(steps: &'a [Step], context: &'a Context, urgency: &'a watch::Re
                 .map(|((step, _), progress)| format!("{}: {}", step.name, progress.now()))
                 .collect();
             context.progress.set(left.join("; "));
+            if let Some(sum) = progress.iter().filter_map(Progress::measured).reduce(Measure::and) {
+                context.progress.measure(sum);
+            }
             if left.is_empty() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;

@@ -54,8 +54,8 @@ fn unknown_keys_with_what_was_meant() {
         [[pre-stop.step]]\nhttp = { url = \"http://x/\", methd = \"GET\" }\n\
         [[pre-stop.step]]\nwait = { tpc = \"x:1\" }\n\
         [[pre-stop.step]]\nsleep = \"1s\"\nwhen = { file-exist = \"/x\" }\n";
-    let steps = "name, timeout, attempt-timeout, on-failure, retries, backoff, when, essential, group, sleep, exec, http, signal, wait, file, drain, save, restore";
-    let top = "grace-period, stop-reserve, server, app, log, pre-start, post-start, pre-stop, post-stop";
+    let steps = "name, timeout, attempt-timeout, on-failure, retries, backoff, when, essential, group, sleep, exec, http, signal, wait, file, drain, save, restore, warm-up";
+    let top = "grace-period, stop-reserve, server, app, readiness, log, pre-start, post-start, pre-stop, post-stop";
     refused(
         &Place::exactly(config),
         &format!(
@@ -66,8 +66,8 @@ fn unknown_keys_with_what_was_meant() {
              @:8: pre-stop: step 1: drian: unknown key `drian`\n  help: did you mean `drain`? known here: {steps}\n\
              @:11: pre-stop: step 2: retrys: unknown key `retrys`\n  help: did you mean `retries`? known here: {steps}\n\
              @:14: pre-stop: step \"q\": drain: settel: unknown key `settel`\n  help: did you mean `settle`? known here: settle, quiet-min, threshold, ports, ignore-peers, idle-after, longest-request, source, metric\n\
-             @:16: pre-stop: step 4: http: unknown key `methd`\n  help: did you mean `method`? known here: url, succeed, retry, skip, method, headers, body, body-file, bearer, bearer-file, basic, cert-file, key-file, ca-file, insecure, server-name, follow-redirects, unix-socket\n\
-             @:18: pre-stop: step 5: wait: tpc: unknown key `tpc`\n  help: did you mean `tcp`? known here: tcp, http, unix, file, contains, absent, process-gone, dns, count, metric, interval, consecutive, try-timeout\n\
+             @:16: pre-stop: step 4: http: methd: unknown key `methd`\n  help: did you mean `method`? known here: url, succeed, retry, skip, method, headers, body, body-file, bearer, bearer-file, basic, cert-file, key-file, ca-file, insecure, server-name, follow-redirects, unix-socket\n\
+             @:18: pre-stop: step 5: wait: tpc: unknown key `tpc`\n  help: did you mean `tcp`? known here: interval, consecutive, try-timeout, tcp, http, unix, file, contains, absent, process-gone, dns, count, metric, send, expect, postgres, mysql, redis, user, database, password, password-file, grpc, service, exec\n\
              @:21: pre-stop: step 6: when: file-exist: unknown key `file-exist`\n  help: did you mean `file-exists`? known here: file-exists, file-missing, file-contains, env, command\n"
         ),
     );
@@ -285,7 +285,7 @@ fn values_that_make_no_sense_all_at_once() {
              @:13: pre-stop: `gate` belongs to post-start alone\n  help: take it out\n\
              @:14: pre-stop: step \"a\": on-failure: `ignore` is neither \"continue\" nor \"abort\"\n\
              @:18: pre-stop: step \"b\": retries: 5000 retries are more than 1000\n  help: bound the step by its timeout instead\n\
-             @:22: pre-stop: step 3: the step does nothing\n  help: add one of: sleep, exec, http, signal, wait, file, drain, save, restore, group\n\
+             @:22: pre-stop: step 3: the step does nothing\n  help: add one of: sleep, exec, http, signal, wait, file, drain, save, restore, warm-up, group\n\
              @:23: pre-stop: step 4: the step does 2 things: sleep, exec\n  help: make a step of each, or put them into a group\n\
              @:26: pre-stop: step 5: group: it has no steps\n  help: add some, or take it out\n\
              @:28: pre-stop: step 6: when: it names no condition\n  help: add file-exists, file-missing, file-contains, env or command\n\

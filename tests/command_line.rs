@@ -102,7 +102,7 @@ fn what_was_typed_wrongly_is_told() {
         ),
         (
             &["step", "wait"],
-            "boathook: command line: wait: what to wait for is missing\n  help: give one of tcp, http, unix, file, process-gone, dns, metric\n",
+            "boathook: command line: wait: what to wait for is missing\n  help: give one of tcp, http, unix, file, process-gone, dns, metric, postgres, mysql, redis, grpc, exec\n",
         ),
         (
             &["step", "wait", "--tcp", "x"],

@@ -41,11 +41,11 @@ impl Agent for Fake {
             HookAnswer { succeeded: !self.fails.load(SeqCst), body: format!("\"{hook:?} by {}\"", std::process::id()) }
         }
     }
-    fn is_ready(&self) -> Result<(), String> {
+    async fn is_ready(&self) -> Result<(), String> {
         Ok(())
     }
-    fn is_live(&self) -> bool {
-        true
+    fn is_live(&self) -> Result<(), String> {
+        Ok(())
     }
     fn status_json(&self) -> String {
         "{}".into()

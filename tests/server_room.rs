@@ -61,11 +61,11 @@ impl Agent for Fake {
             HookAnswer { succeeded: !self.fails.load(SeqCst), body }
         }
     }
-    fn is_ready(&self) -> Result<(), String> {
+    async fn is_ready(&self) -> Result<(), String> {
         if self.fails.load(SeqCst) { Err("post-start failed".into()) } else { Ok(()) }
     }
-    fn is_live(&self) -> bool {
-        true
+    fn is_live(&self) -> Result<(), String> {
+        Ok(())
     }
     fn status_json(&self) -> String {
         "{}\n".into()

@@ -16,6 +16,7 @@ use crate::{
     plan::{self, Grace, Misfit, Plan, StepTime},
     problem::{Problem, Scope},
     process::signal_by_name,
+    readiness::Readiness,
     redact::Secrets,
     server::admission::{self, Rights, Source, TokenFile, TokenSource},
     short,
@@ -38,6 +39,8 @@ pub struct Config {
     pub grace_is_configured: bool,
     pub server: Server,
     pub app: App,
+    /// The application's own check; `None`: the phase alone says whether it is ready.
+    pub readiness: Option<Readiness>,
     pub log: LogConfig,
     /// `None`: readiness in `run`, the hook elsewhere.
     pub gate: Option<Gate>,
@@ -181,6 +184,14 @@ pub(super) fn mean(
     let app = mean_app(typed.app, document, &mut scope);
     let server = mean_server(typed.server, document, environment, &mut scope);
     let log = mean_log(typed.log, document, &mut scope);
+    let readiness = typed.readiness.and_then(|readiness| {
+        scope.line = Some(document.line_of(readiness.span().start));
+        scope.place = "readiness".into();
+        let readiness = Readiness::mean(readiness.into_inner(), &mut scope);
+        scope.line = None;
+        scope.place = String::new();
+        readiness
+    });
     scope.app_ports = &app.ports;
 
     let gate = mean_gate(typed.post_start.gate.as_ref(), document, &mut scope);
@@ -276,6 +287,7 @@ pub(super) fn mean(
         grace_is_configured: typed.grace_period.is_some(),
         server,
         app,
+        readiness,
         log,
         gate,
         undrain_after,

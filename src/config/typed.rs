@@ -2,7 +2,7 @@
 
 use toml::Spanned;
 
-use crate::{duration::Span, keys::keys, number::Port, step::TypedStep};
+use crate::{duration::Span, keys::keys, number::Port, readiness, step::TypedStep};
 
 keys! {
     #[derive(Debug)]
@@ -11,6 +11,7 @@ keys! {
         pub stop_reserve: Option<Span> = Toml,
         pub server: Server = Toml,
         pub app: App = Toml,
+        pub readiness: Option<Spanned<readiness::Typed>> = Toml,
         pub log: Log = Toml,
         pub pre_start: Hook = Toml,
         pub post_start: Hook = Toml,

@@ -17,7 +17,7 @@ pub mod user;
 pub use family::{Family, MARKER};
 pub use main_process::MainProcess;
 pub use names::{name_of_signal, signal_by_name};
-pub use output::{Capture, Source};
+pub use output::{Capture, Source, open_pipe};
 pub use reaper::{Birth, Child, Processes, running_steps};
 pub use signals::{Received, Signals, forwardable};
 pub use spawn::SpawnError;

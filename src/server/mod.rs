@@ -90,9 +90,10 @@ pub trait Agent: Send + Sync + 'static {
     /// Joins the hook's run, or starts it; resolves when that has ended, or at once where only readiness is gated.
     /// The run is a task of its own: dropping this future cancels nothing.
     fn trigger(&self, hook: Trigger, by: &Caller) -> impl Future<Output = HookAnswer> + Send;
+    /// The error is the reason, in a few words. Dropping this future takes nothing from others who ask.
+    fn is_ready(&self) -> impl Future<Output = Result<(), String>> + Send;
     /// The error is the reason, in a few words.
-    fn is_ready(&self) -> Result<(), String>;
-    fn is_live(&self) -> bool;
+    fn is_live(&self) -> Result<(), String>;
     fn status_json(&self) -> String;
     /// The reports of the hooks that ran; the control socket alone serves them (`/report`).
     fn report_json(&self) -> String;

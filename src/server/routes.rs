@@ -1,4 +1,5 @@
-//! Which path leads where, and what is answered. Hooks answer once they have ended; everything else at once.
+//! Which path leads where, and what is answered. Hooks answer once they have ended, `/ready` when
+//! the application's own check has, and everything else at once.
 
 use std::{sync::Arc, time::Instant};
 
@@ -37,6 +38,16 @@ impl std::fmt::Display for Unanswered {
 impl std::error::Error for Unanswered {}
 
 type Answer = Response<Full<Bytes>>;
+
+/// What is only read.
+#[derive(Clone, Copy)]
+enum Page {
+    Ready,
+    Live,
+    Status,
+    Metrics,
+    Report,
+}
 
 /// What every request of one connection shares.
 pub(super) struct Desk<A> {
@@ -80,20 +91,12 @@ impl<A: Agent> Desk<A> {
             "/shutdown" => Some(Trigger::Shutdown),
             _ => None,
         };
-        let read: Option<fn(&Self) -> Answer> = match path {
-            "/ready" => Some(|desk| match desk.agent.is_ready() {
-                Ok(()) => text(StatusCode::OK, "ready\n"),
-                Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
-            }),
-            "/live" => Some(|desk| match desk.agent.is_live() {
-                true => text(StatusCode::OK, "live\n"),
-                false => text(StatusCode::SERVICE_UNAVAILABLE, "not live\n"),
-            }),
-            "/status" => Some(|desk| reply(StatusCode::OK, JSON, desk.agent.status_json())),
-            "/metrics" => Some(|desk| reply(StatusCode::OK, PROMETHEUS, desk.agent.metrics())),
-            "/report" if matches!(self.origin, Origin::Socket(_)) => {
-                Some(|desk| reply(StatusCode::OK, JSON, desk.agent.report_json()))
-            }
+        let page = match path {
+            "/ready" => Some(Page::Ready),
+            "/live" => Some(Page::Live),
+            "/status" => Some(Page::Status),
+            "/metrics" => Some(Page::Metrics),
+            "/report" if matches!(self.origin, Origin::Socket(_)) => Some(Page::Report),
             _ => None,
         };
         // Nobody who pipelines is answered twice in a row: the kubelet would wait for all of that.
@@ -101,12 +104,26 @@ impl<A: Agent> Desk<A> {
             return self.trigger(hook, headers).await;
         }
         self.shared.turn(&self.track).await;
-        Ok(match (hook, read) {
-            (None, Some(read)) if *method == Method::GET || *method == Method::HEAD => read(self),
+        Ok(match (hook, page) {
+            (None, Some(page)) if *method == Method::GET || *method == Method::HEAD => self.show(page).await,
             (Some(_), _) => not_allowed("GET, POST"),
             (None, Some(_)) => not_allowed("GET, HEAD"),
             (None, None) => text(StatusCode::NOT_FOUND, "boathook: /started /shutdown /ready /live /status /metrics\n"),
         })
+    }
+
+    async fn show(&self, page: Page) -> Answer {
+        let probe = |answer: Result<(), String>, good: &'static str| match answer {
+            Ok(()) => text(StatusCode::OK, good),
+            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+        };
+        match page {
+            Page::Ready => probe(self.agent.is_ready().await, "ready\n"),
+            Page::Live => probe(self.agent.is_live(), "live\n"),
+            Page::Status => reply(StatusCode::OK, JSON, self.agent.status_json()),
+            Page::Metrics => reply(StatusCode::OK, PROMETHEUS, self.agent.metrics()),
+            Page::Report => reply(StatusCode::OK, JSON, self.agent.report_json()),
+        }
     }
 
     /// Lets an admitted caller wait for the hook.

@@ -73,7 +73,6 @@ keys! {
     }
 }
 
-#[cfg(feature = "state")]
 impl Typed {
     /// A command and nothing else.
     pub fn of_command(command: Vec<String>) -> Self {
@@ -311,7 +310,6 @@ impl Exec {
     ///
     /// # Errors
     /// Why it did not start.
-    #[cfg(feature = "state")]
     pub async fn launch(
         &self,
         stdout: Stdio,
@@ -472,15 +470,7 @@ mod tests {
     #[test]
     fn notes_every_problem_and_every_secret() {
         let (mut secrets, mut problems) = (vec![], vec![]);
-        let mut scope = Scope {
-            file: "f",
-            line: None,
-            place: "pre-stop".into(),
-            step_name: String::new(),
-            app_ports: &[],
-            secrets: &mut secrets,
-            problems: &mut problems,
-        };
+        let mut scope = Scope { place: "pre-stop".into(), ..Scope::new("f", &mut secrets, &mut problems) };
         let typed = parse(r#"exec = { command = [""], env = { "A=B" = "1" }, user = ":", dir = "" }"#).expect("a form");
         assert!(Exec::mean(typed, &mut scope).is_none());
         let typed =
