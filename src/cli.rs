@@ -2,12 +2,14 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use clap_complete::shells::{Bash, Fish, Zsh};
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
 #[cfg(feature = "state")]
 use crate::state_command::StateCommand;
-use crate::step::{TypedStep, kinds};
+use crate::{
+    duration::Span,
+    step::{TypedStep, kinds},
+};
 
 /// Runs what has to happen when a container starts and stops: hooks, drain, entrypoint.
 #[derive(Debug, Parser)]
@@ -54,8 +56,10 @@ pub enum Command {
     #[command(after_help = "Example:\n  livenessProbe: { exec: { command: [\"/boathook\", \"live\"] } }")]
     Live,
     /// Show what the agent is doing
-    #[command(after_help = "Example:\n  kubectl exec my-pod -- /boathook status")]
-    Status(Format),
+    #[command(
+        after_help = "Example:\n  kubectl exec my-pod -- /boathook status\n  kubectl exec -it my-pod -- /boathook status --watch"
+    )]
+    Status(Look),
     /// Show what the hooks did: every step's outcome, time and reason
     #[command(after_help = "Example:\n  kubectl exec my-pod -- /boathook report --json")]
     Report(Format),
@@ -89,10 +93,11 @@ pub enum Command {
         dir: PathBuf,
     },
     /// Print the completions for a shell
+    #[cfg(feature = "completions")]
     #[command(after_help = "Example:\n  boathook completions bash > /etc/bash_completion.d/boathook")]
     Completions {
         /// bash, fish or zsh
-        shell: Shell,
+        shell: crate::completions::Shell,
     },
     /// Look up a name and print its addresses: a process of its own, because a lookup cannot be cancelled
     #[command(name = "__resolve", hide = true)]
@@ -110,6 +115,22 @@ pub struct Serve {
     /// Says on stdout that it listens, then lets go of it: the background half of --background
     #[arg(long, hide = true)]
     pub announce: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Look {
+    #[command(flatten)]
+    pub format: Format,
+    /// Follow it until the agent ends: in place in a terminal, elsewhere one line for each change; with --json one
+    /// document a line
+    #[arg(long)]
+    pub watch: bool,
+    /// How often to look
+    #[arg(long, value_name = "TIME", default_value = "500ms", requires = "watch")]
+    pub interval: Span,
+    /// End with 0 as soon as the agent is ready, and with 1 if it cannot become so any more
+    #[arg(long, requires = "watch")]
+    pub until_ready: bool,
 }
 
 #[derive(Debug, Args)]
@@ -149,27 +170,10 @@ impl FromArgMatches for StepOnDemand {
     }
 }
 
-/// The shells that people use where containers are built and looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Shell {
-    Bash,
-    Fish,
-    Zsh,
-}
-
-/// The completions for a shell, made from the parser itself.
-pub fn completions(shell: Shell) -> Vec<u8> {
-    let (mut text, mut command) = (Vec::new(), Cli::command());
-    match shell {
-        Shell::Bash => clap_complete::generate(Bash, &mut command, "boathook", &mut text),
-        Shell::Fish => clap_complete::generate(Fish, &mut command, "boathook", &mut text),
-        Shell::Zsh => clap_complete::generate(Zsh, &mut command, "boathook", &mut text),
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 use crate::state_command;
 use crate::{
     beside, check,
-    cli::{Cli, Command, Format, completions},
+    cli::{Cli, Command, Format},
     client,
     config::{self, Config, Listener},
     control::{self, Joined},
@@ -23,6 +23,8 @@ use crate::{
     install, life,
     log::{self, Target},
     one_step, report, status,
+    sys::memory,
+    watch,
 };
 
 /// Asking an agent that answers everything at once takes milliseconds; one that takes longer is stuck.
@@ -49,7 +51,12 @@ pub fn execute(cli: Cli) -> Result<u8, Fatal> {
         Command::Shutdown => exec_hook(config, Hook::PreStop, "/shutdown"),
         Command::Ready => probe("/ready"),
         Command::Live => probe("/live"),
-        Command::Status(format) => show("/status", &format, status::status_for_people),
+        Command::Status(look) if look.watch => watch::watch(watch::Options {
+            interval: look.interval.0,
+            json: look.format.json,
+            until_ready: look.until_ready,
+        }),
+        Command::Status(look) => show("/status", &look.format, status::status_for_people),
         Command::Report(format) => show("/report", &format, status::report_for_people),
         Command::Check => {
             let config = config::load(config, Listener::Needed).map_err(|problems| Fatal::config(&problems))?;
@@ -68,7 +75,8 @@ pub fn execute(cli: Cli) -> Result<u8, Fatal> {
             let path = install::install(&dir).map_err(|text| Fatal::new(exit::FAILED, text))?;
             print(format!("installed {}\n", path.display()).as_bytes())
         }
-        Command::Completions { shell } => print(&completions(shell)),
+        #[cfg(feature = "completions")]
+        Command::Completions { shell } => print(&crate::completions::write(shell)),
         // It prints the addresses itself, and its exit code is all that is left to say.
         Command::Resolve { name } => Ok(u8::from(client::resolve::resolve_main(&name) != ExitCode::SUCCESS)),
     }
@@ -87,7 +95,9 @@ fn on_runtime(work: impl Future<Output = Result<u8, Fatal>>) -> Result<u8, Fatal
 
 /// For all work in one form: the runtime's machinery is instantiated for each type of future.
 fn block_on(work: Pin<&mut dyn Future<Output = Result<u8, Fatal>>>) -> Result<u8, Fatal> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    // The last that is done before the kernel is asked to wait: so little else is mapped again.
+    let runtime = builder.enable_all().on_thread_park(memory::rest).build().map_err(|error| {
         Fatal::new(
             exit::INTERNAL,
             format!("cannot start: {error}\n  help: see the container's limits on open files and threads"),

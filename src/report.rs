@@ -12,7 +12,7 @@ use crate::{
     config::HookConfig,
     duration::show,
     hook::Hook,
-    step::{Progress, Step},
+    step::{Measure, Progress, Step},
 };
 
 /// How a step, or a hook, stands or ended.
@@ -63,6 +63,12 @@ pub struct StepReport {
     pub reason: String,
     #[serde(skip_serializing_if = "is_false")]
     pub essential: bool,
+    /// Seconds it may last, where that is configured; else what is left of its hook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<f64>,
+    /// How far it is or, once it has ended, how far it came; for steps that can tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Measure>,
 }
 
 fn is_at_most_one(tries: &u32) -> bool {
@@ -117,6 +123,8 @@ impl HookReport {
             tries: 0,
             reason: String::new(),
             essential: step.essential,
+            timeout: step.timeout.map(|timeout| timeout.as_secs_f64()),
+            progress: None,
         };
         Self {
             hook,
@@ -136,7 +144,7 @@ impl HookReport {
     }
 
     /// The report as one line of JSON below the size that the kubelet reads; long reports lose steps' reasons first,
-    /// then steps.
+    /// then their numbers, then steps.
     pub fn answer(&self) -> String {
         let mut short = self.clone();
         loop {
@@ -146,6 +154,8 @@ impl HookReport {
             }
             if short.steps.iter().any(|step| !step.reason.is_empty()) {
                 short.steps.iter_mut().for_each(|step| step.reason.clear());
+            } else if short.steps.iter().any(|step| step.progress.is_some() || step.timeout.is_some()) {
+                short.steps.iter_mut().for_each(|step| (step.progress, step.timeout) = (None, None));
             } else {
                 short.steps.truncate(short.steps.len() / 2);
             }
@@ -226,6 +236,7 @@ impl Live {
                 report.took = Some(round(now));
             }
             for (step, progress) in report.steps.iter_mut().zip(&inner.progress) {
+                step.progress = progress.measured().map(Measure::rounded);
                 if step.outcome == Outcome::Running {
                     step.reason = progress.now();
                     step.took = step.started.map(|started| round(now - started));
@@ -259,6 +270,8 @@ mod tests {
             tries: 2,
             reason: reason.into(),
             essential: false,
+            timeout: Some(20.0),
+            progress: Some(Measure { done: u64::MAX, left: Some(u64::MAX), p99: Some(0.1), ..Measure::default() }),
         };
         HookReport {
             hook: Hook::PreStop,
@@ -281,6 +294,22 @@ mod tests {
             let read: serde_json::Value = serde_json::from_str(&answer).expect("valid JSON");
             assert_eq!(read["hook"], "pre-stop");
         }
+    }
+
+    #[test]
+    fn how_far_a_step_came_stays_after_its_end() {
+        let mut begun = report(2, "");
+        begun.steps.iter_mut().for_each(|step| step.progress = None);
+        let live = Live::new(begun);
+        let far = Measure { done: 184, left: Some(16), failed: 3, rate: 411.96, p50: Some(0.002_123_4), p99: None };
+        live.progress(1).measure(far);
+        let seen = live.snapshot();
+        assert_eq!(seen.steps[1].outcome, Outcome::Failed);
+        assert_eq!(
+            to_json(&seen.steps[1].progress),
+            r#"{"done":184,"left":16,"failed":3,"rate":412.0,"p50":0.002123}"#
+        );
+        assert!(!to_json(&seen.steps[0]).contains("progress"));
     }
 
     #[test]
