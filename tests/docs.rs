@@ -12,6 +12,7 @@ use std::{
 use boathook::{
     cli::Cli,
     config::{self, Config, Listener, REFERENCE},
+    duration::Span,
     hook::Hook,
     problem::Problem,
 };
@@ -234,11 +235,13 @@ fn every_key_is_in_the_reference() {
     let request = known_keys("[[pre-stop.step]]\nhttp = { url = 'http://a/', unknown-key = 1 }");
     let step = |inner: &str| format!("[[pre-stop.step]]\n{inner}");
     let save = known_keys(&step("save = { unknown-key = 1 }"));
+    let wait = known_keys(&step("wait = { unknown-key = 1 }"));
     for (table, probe) in [
         ("", "unknown-key = 1".to_owned()),
         ("server", "[server]\nunknown-key = 1".into()),
         ("app", "[app]\nunknown-key = 1".into()),
         ("log", "[log]\nunknown-key = 1".into()),
+        ("readiness", "[readiness]\nunknown-key = 1".into()),
         ("HOOK", "[pre-stop]\nunknown-key = 1".into()),
         ("HOOK.step", step("unknown-key = 1")),
         ("HOOK.step.when", step("when = { unknown-key = 1 }")),
@@ -254,16 +257,25 @@ fn every_key_is_in_the_reference() {
         ("HOOK.step.restore", step("restore = { unknown-key = 1 }")),
         ("HOOK.step.save", step("save = { unknown-key = 1 }")),
         ("HOOK.step.save.from", step("save = { from = { unknown-key = 1 } }")),
+        ("HOOK.step.warm-up", step("warm-up = { unknown-key = 1 }")),
+        ("HOOK.step.warm-up.requests", step("warm-up = { requests = [{ unknown-key = 1 }] }")),
+        ("HOOK.step.warm-up.lists", step("warm-up = { lists = [{ unknown-key = 1 }] }")),
         ("HOOK.step.wait", step("wait = { unknown-key = 1 }")),
         ("HOOK.step.wait.http", step("wait = { http = { unknown-key = 1 } }")),
         ("HOOK.step.wait.http.json", step("wait = { http = { url = 'http://a/', json = { unknown-key = 1 } } }")),
         ("HOOK.step.wait.metric", step("wait = { metric = { unknown-key = 1 } }")),
+        ("HOOK.step.wait.grpc", step("wait = { grpc = { unknown-key = 1 } }")),
     ] {
         let mut known = known_keys(&probe);
         let seen = documented.remove(table).unwrap_or_default();
-        if table.starts_with("HOOK.step.wait.") || ["HOOK.step.save", "HOOK.step.restore"].contains(&table) {
+        let takes_request = table.starts_with("HOOK.step.wait.") || table.starts_with("HOOK.step.warm-up");
+        if takes_request || ["HOOK.step.save", "HOOK.step.restore"].contains(&table) {
             // The reference says that these take the keys of a request.
             known.retain(|key| seen.contains(key) || !request.contains(key));
+        }
+        if table == "readiness" {
+            // It says that this takes the keys that `wait` has for what it waits for.
+            known.retain(|key| seen.contains(key) || !wait.contains(key));
         }
         if table == "HOOK.step.restore" {
             // It says that this takes the keys that `save` has for its place.
@@ -306,10 +318,12 @@ fn blocks<'t>(text: &'t str, language: &str) -> Vec<String> {
 #[test]
 fn the_readmes_configuration_and_check_are_real() {
     let toml = blocks(README, "toml");
-    // The whole configuration, and the part of one that is about state.
-    assert_eq!(toml.len(), 2);
-    let part = parse("README", &format!("[server]\nallow-from = [\"gateway\"]\n{}", toml[1]));
-    assert!(part.is_ok(), "{}", show(&part.err().unwrap_or_default()));
+    // The whole configuration, and the parts of one that are about warm-up and about state.
+    assert_eq!(toml.len(), 3);
+    for part in &toml[1..] {
+        let part = parse("README", &format!("[server]\nallow-from = [\"gateway\"]\n{part}"));
+        assert!(part.is_ok(), "{}", show(&part.err().unwrap_or_default()));
+    }
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::write(folder.path().join("boathook.toml"), &toml[0]).expect("written");
     let console = blocks(README, "console");
@@ -499,8 +513,17 @@ fn example_folders() -> Vec<PathBuf> {
 fn files_of_examples() -> Vec<PathBuf> {
     let within = |folder: PathBuf| fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     let mut files: Vec<PathBuf> = example_folders().into_iter().flat_map(within).collect();
-    files.push(root().join("examples/README.md"));
+    files.extend(pages().map(|(path, _)| path));
     files
+}
+
+/// The pages beside the examples.
+fn pages() -> impl Iterator<Item = (PathBuf, String)> {
+    ["README.md", "STATE.md", "WARM-UP.md"].into_iter().map(|name| {
+        let path = root().join("examples").join(name);
+        let text = read(&path);
+        (path, text)
+    })
 }
 
 fn name_of(path: &Path) -> String {
@@ -585,6 +608,18 @@ fn hold_against(spec: &Yaml, config: Option<&Config>) -> Vec<String> {
         }
     }
     want(!container["readinessProbe"].is_badvalue(), "there is no readiness probe".into());
+    let startup = &container["startupProbe"];
+    if let (Some(config), false) = (config, startup.is_badvalue()) {
+        let get = &startup["httpGet"];
+        want(get["path"].as_str() == Some("/ready"), format!("startupProbe: path {:?}", get["path"]));
+        want(number(&get["port"]) == listen, format!("startupProbe: port {:?}", get["port"]));
+        // Kubernetes' defaults are three times with ten seconds between.
+        let times = startup["failureThreshold"].as_i64().unwrap_or(3) * startup["periodSeconds"].as_i64().unwrap_or(10);
+        let hooks = [Hook::PreStart, Hook::PostStart].map(|hook| config.hook(hook).deadline);
+        let needed = hooks.into_iter().sum::<Duration>();
+        let given = Duration::from_secs(times.try_into().unwrap_or(0));
+        want(given > needed, format!("startupProbe: {given:?}, and a start may take {needed:?}"));
+    }
     if let Some(config) = config {
         for port in &config.app.ports {
             want(ports.values().any(|known| *known == i64::from(*port)), format!("port {port} is not the container's"));
@@ -635,7 +670,13 @@ fn every_example_fits_together() {
             if name == "kustomization.yaml" {
                 let map = &documents[0]["configMapGenerator"][0];
                 assert_eq!(map["name"].as_str(), Some("boathook"), "{place}");
-                assert_eq!(strings(&map["files"]), ["boathook.toml"], "{place}");
+                let files = strings(&map["files"]);
+                assert_eq!(files[0], "boathook.toml", "{place}");
+                for file in &files[1..] {
+                    assert!(folder.join(file).exists(), "{place}: {file}");
+                    let mounted = format!("/etc/boathook/{file}");
+                    assert!(text.as_ref().is_some_and(|text| text.contains(&mounted)), "{place}: nobody reads {file}");
+                }
                 resources = Some(strings(&documents[0]["resources"]));
             } else {
                 manifests.push((name, documents));
@@ -686,6 +727,15 @@ fn every_example_fits_together() {
                     .flat_map(|container| list(&container["env"]))
                     .filter_map(|variable| variable["name"].as_str())
                     .collect();
+                let table = text.as_ref().and_then(|text| text.parse::<toml::Table>().ok()).unwrap_or_default();
+                if let Some(check) = table.get("readiness") {
+                    let timeout = check.get("timeout").and_then(|timeout| timeout.as_str()).unwrap_or("800ms");
+                    let timeout: Span = timeout.parse().unwrap_or_else(|error| panic!("{place}: {error}"));
+                    let probes = list(&spec["containers"]).iter().map(|container| &container["readinessProbe"]);
+                    let least = probes.map(|probe| probe["timeoutSeconds"].as_i64().unwrap_or(1)).min().unwrap_or(1);
+                    let least = Duration::from_secs(least.try_into().unwrap_or(0));
+                    assert!(timeout.0 < least, "{place}: a check of {timeout} in a probe of {least:?}");
+                }
                 for needed in needed_variables(text.as_deref().unwrap_or_default()) {
                     assert!(names.contains(&needed), "{place}: the configuration needs {needed}");
                 }
@@ -733,6 +783,41 @@ fn a_manifest_that_does_not_fit_is_seen() {
         let pod = YamlLoader::load_from_str(&pod.replace(right, wrong)).expect("YAML");
         assert_ne!(hold_against(&pod[0]["spec"], Some(&config)), Vec::<String>::new(), "{wrong} was not seen");
     }
+}
+
+#[test]
+fn a_startup_probe_that_kills_a_start_is_seen() {
+    let folder = root().join("examples/warm-database");
+    let config = parse("warm-database", &read(folder.join("boathook.toml"))).expect("good");
+    let deployment = read(folder.join("deployment.yaml"));
+    for (right, wrong, is_good) in [
+        ("failureThreshold: 240", "failureThreshold: 240", true),
+        ("failureThreshold: 240", "failureThreshold: 210", false),
+        ("failureThreshold: 240", "failureThreshold: 23", false),
+    ] {
+        assert!(deployment.contains(right), "{right}");
+        let pod = YamlLoader::load_from_str(&deployment.replace(right, wrong)).expect("YAML");
+        let problems = hold_against(&pod[0]["spec"]["template"]["spec"], Some(&config));
+        assert_eq!(problems.is_empty(), is_good, "{wrong}: {problems:?}");
+    }
+}
+
+/// Keys that the pages name (`key = …`) are in the reference.
+#[test]
+fn the_pages_name_keys_that_there_are() {
+    let names = |text: &str| -> BTreeSet<String> {
+        let spans = text.split('`').skip(1).step_by(2).map(str::to_owned);
+        let keys = spans.filter_map(|span| span.split_once(" = ").map(|(key, _)| key.to_owned()));
+        keys.filter(|key| key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')).collect()
+    };
+    let is_known = |key: &String| REFERENCE.contains(&format!("{key} = "));
+    for (path, text) in pages().filter(|(path, _)| !path.ends_with("README.md")) {
+        let keys = names(&text);
+        assert!(keys.len() >= 3, "{}: {keys:?}", path.display());
+        let unknown: Vec<_> = keys.iter().filter(|key| !is_known(key)).collect();
+        assert!(unknown.is_empty(), "{}: {unknown:?}", path.display());
+    }
+    assert_eq!(names("`successes = 200` and `succeses = 1`").iter().filter(|key| !is_known(key)).count(), 1);
 }
 
 #[test]
