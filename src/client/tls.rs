@@ -224,8 +224,7 @@ fn explain(error: &Error) -> String {
         Error::InvalidCertificate(CertificateError::BadEncoding) => "a certificate in it cannot be read".into(),
         // Of the library that checks certificates, which is not ours to name in a match.
         Error::InvalidCertificate(CertificateError::Other(other)) if other.to_string() == "CaUsedAsEndEntity" => {
-            "the server's certificate is an authority's own (CA:TRUE), which no server may show; let it sign another"
-                .into()
+            "the server's certificate is an authority's own (CA:TRUE); let it sign another for the server".into()
         }
         Error::InvalidCertificate(why) => format!("the server's certificate is refused: {why}"),
         Error::AlertReceived(AlertDescription::CertificateRequired) => {

@@ -8,8 +8,8 @@ use crate::duration::Span;
 /// More different reasons than anybody reads; what an application puts into its reasons (times, ids) must not fill the
 /// memory.
 const MOST_REASONS: usize = 32;
-/// A status and its message, or the words of an error.
-const LONGEST_TEXT: usize = 80;
+/// A status and its message, or the words of an error with how to fix it.
+const LONGEST_TEXT: usize = 120;
 /// Names of requests may be whole URLs with queries.
 const LONGEST_NAME: usize = 60;
 /// So many requests are named; the others are in the number before them.
@@ -81,11 +81,11 @@ impl Tally {
     }
 
     fn find(&mut self, text: &str, is_answer: bool) -> Failure {
-        let text = &text[..text.floor_char_boundary(LONGEST_TEXT)];
+        let text = clip(text, LONGEST_TEXT);
         let at = match self.reasons.iter().position(|reason| reason.text == text) {
             Some(at) => at,
             None if self.reasons.len() < MOST_REASONS => {
-                self.reasons.push(Reason { text: text.into(), times: 0, is_answer });
+                self.reasons.push(Reason { text, times: 0, is_answer });
                 self.reasons.len() - 1
             }
             None => {
