@@ -3,6 +3,7 @@
 #![cfg(feature = "state")]
 
 mod client_support;
+mod spool_support;
 
 use std::{fs, time::Duration};
 
@@ -10,10 +11,11 @@ use boathook::{
     process::Processes,
     state::remote::{
         Io,
-        spool::{Bounds, Spooled, collect_command},
+        spool::{Spooled, collect_command},
     },
     step::{Progress, exec::Exec},
 };
+use spool_support::{bounds, content};
 use tokio::time::timeout;
 
 /// Far more than anything here needs on a busy machine; a hang must end some time.
@@ -30,22 +32,6 @@ async fn the_output_of_a_command_is_whole_or_nothing() {
 
 fn exec(script: &str) -> Exec {
     client_support::mean::<Exec>(&format!("step = ['sh', '-c', {script:?}]")).expect("a command").0
-}
-
-fn bounds(most: u64) -> Bounds {
-    Bounds { memory: MIB, folder: None, most }
-}
-
-fn content(spooled: Spooled) -> Vec<u8> {
-    match spooled {
-        Spooled::Memory(bytes) => bytes,
-        Spooled::File(mut file, size) => {
-            let mut bytes = Vec::new();
-            std::io::Read::read_to_end(&mut file, &mut bytes).expect("the file");
-            assert_eq!(bytes.len() as u64, size);
-            bytes
-        }
-    }
 }
 
 async fn outputs(io: &Io) {

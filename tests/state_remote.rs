@@ -4,6 +4,7 @@
 
 mod client_support;
 mod s3_support;
+mod spool_support;
 
 use std::{
     fs,
@@ -25,7 +26,7 @@ use boathook::{
             Io, Piece, Remote, RemoteListed,
             put::PutUrl,
             s3::World,
-            spool::{Bounds, Spool, Spooled, Stored, collect_answer},
+            spool::{Bounds, Spool, Stored, collect_answer},
             writer,
         },
     },
@@ -33,6 +34,7 @@ use boathook::{
 };
 use bytes::Bytes;
 use s3_support::{Act, KEY, Proxy, SECRET, Store, io, keys, remote, scoped, wrong_secret};
+use spool_support::{bounds, content};
 use tokio::{io::AsyncWriteExt, sync::mpsc, time::timeout};
 
 /// Far more than anything here needs on a busy machine; a hang must end some time.
@@ -532,22 +534,6 @@ async fn without_a_spool_it_goes_in_chunks_where_the_server_takes_them() {
     let (put, _) = put_url(&format!("http://{address}/x"), Some("/nonexistent/spool"), Options::default());
     assert_eq!(upload(&put, 1, &bytes, &io()).await, Ok(bytes.len() as u64));
     assert_eq!(taken.load(Ordering::SeqCst), bytes.len());
-}
-
-fn bounds(most: u64) -> Bounds {
-    Bounds { memory: MIB, folder: None, most }
-}
-
-fn content(spooled: Spooled) -> Vec<u8> {
-    match spooled {
-        Spooled::Memory(bytes) => bytes,
-        Spooled::File(mut file, size) => {
-            let mut bytes = Vec::new();
-            std::io::Read::read_to_end(&mut file, &mut bytes).expect("the file");
-            assert_eq!(bytes.len() as u64, size);
-            bytes
-        }
-    }
 }
 
 #[tokio::test]

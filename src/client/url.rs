@@ -160,28 +160,38 @@ pub fn split_host_port(text: &str) -> Result<(String, Option<u16>), String> {
 
 /// Path and query as they are sent: from `/`, without the fragment, nothing in it that would end the request line.
 fn clean_path(path: &str) -> Result<String, String> {
-    let path = path.split('#').next().unwrap_or("");
-    if path.bytes().any(|b| b <= b' ' || b == 0x7f) {
+    let clean = clean(path.split('#').next().unwrap_or("").as_bytes())?;
+    Ok(if clean.starts_with('/') { clean } else { format!("/{clean}") })
+}
+
+/// Bytes as they may stand in a path or a query: what is in no URL (RFC 3986 section 2) becomes `%XX`.
+///
+/// # Errors
+/// They would end the request line.
+pub fn clean(bytes: &[u8]) -> Result<String, String> {
+    if bytes.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
         return Err("the path holds a space or a control character; write it as %20".into());
     }
-    let mut clean = String::with_capacity(path.len() + 1);
-    if !path.starts_with('/') {
-        clean.push('/');
-    }
-    for c in path.chars() {
-        if c.is_ascii() && !"\"<>\\^`{|}".contains(c) {
-            clean.push(c);
+    Ok(encode(bytes, &|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte)))
+}
+
+/// Bytes as text, those that may not stand there as `%XX`. What may stand there is ASCII.
+pub fn encode(bytes: &[u8], may_stand: &dyn Fn(u8) -> bool) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for byte in bytes {
+        if may_stand(*byte) {
+            text.push(char::from(*byte));
         } else {
-            let mut bytes = [0; 4];
-            for byte in c.encode_utf8(&mut bytes).bytes() {
-                clean.push('%');
-                for digit in [byte >> 4, byte & 15] {
-                    clean.push(char::from(b"0123456789ABCDEF"[usize::from(digit)]));
-                }
-            }
+            text.push('%');
+            text.extend([byte >> 4, byte & 15].map(|digit| char::from(b"0123456789ABCDEF"[usize::from(digit)])));
         }
     }
-    Ok(clean)
+    text
+}
+
+/// What stands for itself everywhere in a URL (RFC 3986 section 2.3).
+pub fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
 /// Takes `.` and `..` out of a path (RFC 3986 section 5.2.4).

@@ -1,7 +1,7 @@
 //! `grpc`: gRPC's standard health check (`grpc.health.v1.Health/Check`) answers SERVING.
 
 use crate::{
-    client::{Request, options::Options},
+    client::{Request, grpc::NO_HTTP2, options::Options},
     keys::{Error, Node, Shape, keys},
     problem::Scope,
 };
@@ -35,7 +35,7 @@ pub struct Grpc {
 /// Gives meaning to what was typed; `None` when at least one problem was noted.
 pub fn mean(typed: GrpcTyped, service: Option<String>, scope: &mut Scope<'_>) -> Option<Grpc> {
     if cfg!(not(feature = "http2")) {
-        scope.problem("grpc", "this build has no HTTP/2", "use the full boathook".to_owned());
+        scope.problem("grpc", NO_HTTP2.0, NO_HTTP2.1.to_owned());
         return None;
     }
     for (key, is_given) in [

@@ -208,7 +208,7 @@ impl Probe {
                 checked.await.map_err(at)
             }
             #[cfg(not(feature = "http2"))]
-            Probe::Grpc(_) => Err(at("this build has no HTTP/2".into())),
+            Probe::Grpc(_) => Err(at(crate::client::grpc::NO_HTTP2.0.into())),
             Probe::Exec(exec) => exec::hold(exec, processes, progress).await,
         }
     }

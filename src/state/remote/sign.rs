@@ -7,7 +7,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
-use crate::state::name::show_time;
+use crate::{
+    client::url::{self, is_unreserved},
+    state::name::show_time,
+};
 
 // As constants, so that they are not read when the program runs.
 const CONTENT_HASH: HeaderName = HeaderName::from_static("x-amz-content-sha256");
@@ -86,16 +89,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// Encodes what is not unreserved (RFC 3986 section 2.3), as the signature wants it.
 pub fn encode(text: &str, slash: bool) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || slash && byte == b'/' {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            out.push_str(&hex(&[byte]).to_ascii_uppercase());
-        }
-    }
-    out
+    url::encode(text.as_bytes(), &|byte| is_unreserved(byte) || slash && byte == b'/')
 }
 
 /// Encodes a query, sorted by name.

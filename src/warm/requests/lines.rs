@@ -9,14 +9,15 @@ use std::{
 
 use hyper::Method;
 
-use super::target::{LONGEST, clean};
-use crate::client::files;
+use super::target::LONGEST;
+use crate::client::{files, url::clean};
 
 /// A long line of an ordinary log: a request line of 8 KiB, and as much for what the client says of itself.
 const LONGEST_LINE: usize = 2 * LONGEST;
 
 /// Reads a file line by line.
-pub struct Lines {
+pub struct Lines<'p> {
+    path: &'p Path,
     reader: Take<BufReader<File>>,
     line: Vec<u8>,
     /// Bytes at the file's beginning that are left out.
@@ -31,21 +32,21 @@ pub enum Line<'l> {
     TooLong,
 }
 
-impl Lines {
+impl<'p> Lines<'p> {
     /// Opens a file, of which at most so many bytes are read, the last ones.
     ///
     /// # Errors
     /// Why it cannot be read.
-    pub fn open(path: &Path, most: u64) -> Result<Lines, String> {
+    pub fn open(path: &'p Path, most: u64) -> Result<Self, String> {
         let mut file = files::open(path)?;
-        let why = |error: std::io::Error| format!("{}: {}", path.display(), files::reason(&error));
+        let why = |error: std::io::Error| reason(path, &error);
         let size = file.metadata().map_err(why)?.len();
         let skipped = size.saturating_sub(most);
         // With the byte before, a line that begins there is known for a whole one.
         file.seek(SeekFrom::Start(skipped.saturating_sub(1))).map_err(why)?;
         // What is written meanwhile is not read: there would be no end.
         let reader = BufReader::with_capacity(64 << 10, file).take(most.saturating_add(1));
-        let mut lines = Lines { reader, line: Vec::new(), skipped, is_first: skipped == 0 };
+        let mut lines = Lines { path, reader, line: Vec::new(), skipped, is_first: skipped == 0 };
         if skipped > 0 {
             lines.skip().map_err(why)?;
         }
@@ -53,9 +54,10 @@ impl Lines {
     }
 
     /// # Errors
-    /// Why no more can be read, in the kernel's words.
+    /// Why no more can be read.
     pub fn next(&mut self) -> Result<Option<Line<'_>>, String> {
-        self.read().map_err(|error| files::reason(&error))
+        let path = self.path;
+        self.read().map_err(|error| reason(path, &error))
     }
 
     fn read(&mut self) -> std::io::Result<Option<Line<'_>>> {
@@ -95,6 +97,10 @@ impl Lines {
             }
         }
     }
+}
+
+fn reason(path: &Path, error: &std::io::Error) -> String {
+    format!("{}: {}", path.display(), files::reason(error))
 }
 
 /// What an access log says of a request.

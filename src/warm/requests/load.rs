@@ -152,7 +152,7 @@ impl FileReader<'_> {
             return Err(format!("{path}: it is larger than {} MiB", most_read >> 20));
         }
         let (mut tally, mut number, mut others) = (Tally::new(most), 0u64, 0u64);
-        while let Some(line) = lines_of.next().map_err(|why| format!("{path}: {why}"))? {
+        while let Some(line) = lines_of.next()? {
             number += 1;
             let at = |why: String| format!("{path}:{number}: {why}");
             let Line::Whole(line) = line else { return Err(at("the line is longer than 8 KiB".into())) };
@@ -242,7 +242,7 @@ impl LogReader<'_> {
         let mut lines_of = Lines::open(self.path, most_read)?;
         let mut tally = Tally::new(most);
         let (mut read, mut unreadable, mut methods, mut statuses) = (0u64, 0u64, 0u64, 0u64);
-        while let Some(line) = lines_of.next().map_err(|why| format!("{path}: {why}"))? {
+        while let Some(line) = lines_of.next()? {
             let logged = match line {
                 Line::Whole([]) => continue,
                 Line::Whole(line) => read_log(line),

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use hyper::Uri;
 
-use super::template::{Draw, Piece, Template, encode};
-use crate::value::printable;
+use super::template::{Draw, Piece, Template};
+use crate::{client::url::clean, value::printable};
 
 /// Servers take 8 KiB in a request line by default (nginx, Apache, Tomcat, Node together with the headers).
 pub const LONGEST: usize = 8 << 10;
@@ -137,20 +137,6 @@ impl Target {
             Target::Template(template) => Uri::from_maybe_shared(Bytes::from(template.fill(draw, true))).ok(),
         }
     }
-}
-
-/// Bytes as they may stand in a path or a query: what is in no URL (RFC 3986 section 2) becomes `%XX`.
-///
-/// # Errors
-/// They would end the request line.
-pub fn clean(bytes: &[u8]) -> Result<String, String> {
-    if bytes.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
-        return Err("the path holds a space or a control character; write it as %20".into());
-    }
-    let mut clean = Vec::with_capacity(bytes.len());
-    encode(bytes, &mut clean, |byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte));
-    // Nothing but ASCII is left.
-    Ok(String::from_utf8_lossy(&clean).into_owned())
 }
 
 /// A request as it is shown. The values of a query may be secrets: of one that was written only placeholders and short

@@ -4,6 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::client::url::{encode, is_unreserved};
+
 /// How to fix any problem with a placeholder.
 pub const HELP: &str = "placeholders are {{random:1-1000}}, {{one-of:a,b,c}}, {{date}}, {{date:%Y-%m-%d}}, {{counter}} and \
                         {{uuid}}; a literal `{{` is written `{{{{`";
@@ -90,7 +92,7 @@ impl Template {
                 Piece::Uuid => draw.chance.uuid(),
             };
             if is_encoded {
-                encode(value.as_bytes(), &mut filled, |byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
+                filled.extend_from_slice(encode(value.as_bytes(), &is_unreserved).as_bytes());
             } else {
                 filled.extend_from_slice(value.as_bytes());
             }
@@ -191,18 +193,6 @@ fn show_date(format: &str, seconds: u64) -> String {
         }
     }
     shown
-}
-
-/// Appends bytes, those that may not stand there as `%XX`.
-pub fn encode(bytes: &[u8], to: &mut Vec<u8>, may_stand: impl Fn(u8) -> bool) {
-    for byte in bytes {
-        if may_stand(*byte) {
-            to.push(*byte);
-        } else {
-            to.push(b'%');
-            to.extend([byte >> 4, byte & 15].map(|digit| b"0123456789ABCDEF"[usize::from(digit)]));
-        }
-    }
 }
 
 /// Where placeholders get their values: random numbers and a counter. Owned by one run.

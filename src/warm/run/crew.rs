@@ -7,13 +7,15 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, Wake, Waker},
 };
 
 use tokio::task::{coop::has_budget_remaining, yield_now};
+
+use super::lock;
 
 /// So many members are polled before others of the runtime have a turn: with some 20 µs each that is less than a
 /// millisecond.
@@ -38,10 +40,6 @@ struct Call {
     member: usize,
     is_called: AtomicBool,
     called: Arc<Mutex<Called>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no holder of this lock can panic")
 }
 
 impl Wake for Call {
