@@ -207,14 +207,17 @@ impl Place {
         self.start(&[&["run", "--"], command].concat())
     }
 
-    /// Every process that was started here, by its mark.
+    /// Every process that was started here: by its mark, and by its working directory, for servers that write their title
+    /// over their environment, as nginx and Redis do.
     pub fn processes(&self) -> Vec<i32> {
         let mark = format!("BOATHOOK_SOCKET={}", self.socket);
         let Ok(list) = fs::read_dir("/proc") else { return Vec::new() };
         list.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .filter(|pid: &i32| {
                 let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+                let is_marked = environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes());
+                let is_here = |folder: PathBuf| folder.starts_with(self.folder.path());
+                is_marked || fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(is_here)
             })
             .collect()
     }
