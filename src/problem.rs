@@ -45,6 +45,8 @@ pub struct Scope<'a> {
     pub step_name: String,
     /// `[app] ports`, for the kinds of step that take them from there.
     pub app_ports: &'a [u16],
+    /// `[app] graceful-stop`, for those that may leave something to it.
+    pub graceful_stop: bool,
     /// Values that must never be shown (passwords, tokens): see `redact.rs`.
     pub secrets: &'a mut Vec<String>,
     pub problems: &'a mut Vec<Problem>,
@@ -53,7 +55,16 @@ pub struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// At the beginning of a file.
     pub fn new(file: &'a str, secrets: &'a mut Vec<String>, problems: &'a mut Vec<Problem>) -> Self {
-        Self { file, line: None, place: String::new(), step_name: String::new(), app_ports: &[], secrets, problems }
+        Self {
+            file,
+            line: None,
+            place: String::new(),
+            step_name: String::new(),
+            app_ports: &[],
+            graceful_stop: false,
+            secrets,
+            problems,
+        }
     }
 
     /// For what was typed by hand.

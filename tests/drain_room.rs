@@ -16,7 +16,7 @@ use std::{
 };
 
 use boathook::{
-    drain::engine::{Rule, Rules},
+    drain::rules::{Rule, Rules},
     problem::Scope,
     process::Processes,
     step::{Context, End, Kind, OwnTraffic, Progress, drain::Drain},

@@ -38,6 +38,7 @@ fn request(url: &str, options: Options) -> Request {
         place: String::new(),
         step_name: String::new(),
         app_ports: &[],
+        graceful_stop: false,
         secrets: &mut secrets,
         problems: &mut problems,
     };

@@ -69,6 +69,8 @@ pub struct App {
     pub stop_signal: Option<i32>,
     /// The signals that mean "stop".
     pub stop_on: Vec<i32>,
+    /// The stop signal lets it finish what is in flight and close its keep-alive connections in order.
+    pub graceful_stop: bool,
 }
 
 /// What post-start holds back until it is done.
@@ -178,6 +180,7 @@ pub(super) fn mean(
         place: String::new(),
         step_name: String::new(),
         app_ports: &[],
+        graceful_stop: false,
         secrets: &mut secrets,
         problems,
     };
@@ -193,6 +196,7 @@ pub(super) fn mean(
         readiness
     });
     scope.app_ports = &app.ports;
+    scope.graceful_stop = app.graceful_stop;
 
     let gate = mean_gate(typed.post_start.gate.as_ref(), document, &mut scope);
     for (hook, typed) in
@@ -382,8 +386,12 @@ fn check_fit(hook: Hook, config: &HookConfig, grace: &Grace, deadline_is_configu
 
 fn mean_app(typed: typed::App, document: &Document<'_>, scope: &mut Scope<'_>) -> App {
     scope.place = "app".into();
-    let mut app =
-        App { ports: Vec::new(), stop_signal: None, stop_on: vec![libc::SIGTERM, libc::SIGINT, libc::SIGQUIT] };
+    let mut app = App {
+        ports: Vec::new(),
+        stop_signal: None,
+        stop_on: vec![libc::SIGTERM, libc::SIGINT, libc::SIGQUIT],
+        graceful_stop: typed.graceful_stop.unwrap_or(false),
+    };
     if let Some(ports) = typed.ports {
         scope.line = Some(document.line_of(ports.span().start));
         app.ports = short::set_of(ports.into_inner().into_iter().map(|port| port.0));

@@ -37,6 +37,7 @@ keys! {
         pub ports: Option<Spanned<Vec<Port>>> = Toml,
         pub stop_signal: Option<Spanned<String>> = Toml,
         pub stop_on: Option<Spanned<Vec<String>>> = Toml,
+        pub graceful_stop: Option<bool> = Toml,
     }
 }
 

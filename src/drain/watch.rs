@@ -18,7 +18,10 @@ use std::{collections::HashSet, fmt::Write, io, net::IpAddr, sync::atomic::Order
 
 use tokio::time::{Instant, sleep_until};
 
-use super::engine::{Decision, Engine, Knowledge, Moment, Need, Rules};
+use super::{
+    engine::{Decision, Engine, Knowledge, Need},
+    rules::{Moment, Rules},
+};
 use crate::{
     net::{
         Connection, Filter, State,

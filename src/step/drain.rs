@@ -6,8 +6,8 @@ use super::{Context, End, Kind};
 use crate::{
     client::metric::{Metric, MetricTyped},
     drain::{
-        engine::{Rule, Rules},
         measure::{self, Measure},
+        rules::{LongLived, Rule, Rules},
         watch::{self, Settings, Source},
     },
     duration::Span,
@@ -30,7 +30,7 @@ keys! {
     /// Wait until the application has no new connections and none in flight.
     #[derive(Clone, Debug)]
     pub struct Typed {
-        /// Wait at least this long, for routing to move away [default: 5s]
+        /// By then routing has moved away at the latest [default: 5s]
         settle: Option<Span> = One("DURATION"),
         /// Wait until no new connection has come for this long [default: 1s, or settle where that is shorter]
         quiet_min: Option<Span> = One("DURATION"),
@@ -43,8 +43,11 @@ keys! {
         /// A connection on which the server spoke last is idle when nothing has moved for this long, or sooner where
         /// client and server are seen to take turns [default: 1s]
         idle_after: Option<Span> = One("DURATION"),
-        /// Where nobody can see who spoke last (source `proc`), a connection is idle after this long [default: 10s]
+        /// What is in flight for longer is no request but long-lived; where nobody can see who spoke last (source
+        /// `proc`), a connection is idle after this long [default: 10s]
         longest_request: Option<Span> = One("DURATION"),
+        /// Connections that outlast it, such as WebSockets: wait, ignore, or how long to wait at most [default: wait]
+        long_lived: Option<LongLived> = One("POLICY"),
         /// Where connections are read from: auto, sock-diag or proc [default: auto]
         source: Option<TypedSource> = One("SOURCE"),
         /// Instead of looking at connections: until a value at this URL is as wanted, for the quiet time
@@ -99,6 +102,7 @@ impl Kind for Drain {
                 ("ignore-peers", !typed.ignore_peers.is_empty()),
                 ("idle-after", typed.idle_after.is_some()),
                 ("longest-request", typed.longest_request.is_some()),
+                ("long-lived", typed.long_lived.is_some()),
                 ("source", typed.source.is_some()),
             ] {
                 if given {
@@ -141,6 +145,8 @@ impl Kind for Drain {
             threshold: usize::try_from(typed.threshold.map_or(0, |number| number.0)).unwrap_or(usize::MAX - 1),
             idle_after: typed.idle_after.map_or(IDLE_AFTER, |span| span.0),
             longest_request: typed.longest_request.map_or(LONGEST_REQUEST, |span| span.0),
+            long_lived: typed.long_lived.unwrap_or_default(),
+            graceful_stop: scope.graceful_stop,
             quiet: Rule::On,
             in_flight: Rule::On,
         };
@@ -200,6 +206,25 @@ impl Read for Peer {
 
     fn read_list(value: Node<'_>) -> Result<Vec<Self>, Error> {
         one_or_more(value)
+    }
+}
+
+impl FromStr for LongLived {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "wait" => Ok(Self::Wait),
+            "ignore" => Ok(Self::Ignore),
+            _ => text.parse().map(|Span(span)| Self::UpTo(span)).map_err(|_| {
+                format!("`{text}` is no policy; use wait, ignore, or the longest time to wait, such as \"30s\"")
+            }),
+        }
+    }
+}
+
+impl Read for LongLived {
+    fn read(value: Node<'_>) -> Result<Self, Error> {
+        value.parse(value.text("a string")?)
     }
 }
 
