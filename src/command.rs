@@ -17,7 +17,7 @@ use crate::{
     client,
     config::{self, Config, Listener},
     control::{self, Joined},
-    exit,
+    embedded, exit,
     fatal::Fatal,
     hook::Hook,
     install, life,
@@ -67,7 +67,7 @@ pub fn execute(cli: Cli) -> Result<u8, Fatal> {
             }
             print(check::describe(&config).as_bytes())
         }
-        Command::Config => print(config::REFERENCE.as_bytes()),
+        Command::Config => print(embedded::reference().as_bytes()),
         Command::Step { step } => on_runtime(one_step::run(*step.0)),
         #[cfg(feature = "state")]
         Command::State { command } => on_runtime(state_command::run(*command, config)),

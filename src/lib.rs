@@ -5,6 +5,7 @@
 //! | [`cli`] | what may be typed |
 //! | [`command`] | what each subcommand does, one call after the other |
 //! | [`config`] | the TOML file: what was typed, then what it means, or every problem |
+//! | [`embedded`] | the texts that travel in the binary: the reference and the presets |
 //! | [`problem`] | what is wrong with what a user wrote, and where |
 //! | [`keys`] | one list of a table's keys, for the TOML and for the command line |
 //! | [`duration`], [`number`], `size` | how times, numbers and sizes are typed |
@@ -47,6 +48,7 @@ pub mod control;
 pub mod door;
 pub mod drain;
 pub mod duration;
+pub mod embedded;
 pub mod exit;
 pub mod fatal;
 pub mod hook;

@@ -11,7 +11,7 @@ use std::{
 
 use boathook::{
     cli::Cli,
-    config::{self, Config, Listener, REFERENCE},
+    config::{self, Config, Listener},
     duration::Span,
     hook::Hook,
     problem::Problem,
@@ -20,6 +20,7 @@ use clap::{CommandFactory, Parser};
 use yaml_rust2::{Yaml, YamlLoader};
 
 const README: &str = include_str!("../README.md");
+const REFERENCE: &str = include_str!("../config/boathook.toml");
 const TOKEN: &str = "replace-me-in-all-three-places";
 
 fn root() -> PathBuf {

@@ -15,9 +15,6 @@ use document::Document;
 /// Where a configuration is looked for when nobody names one.
 pub const USUAL_PLACE: &str = "/etc/boathook/boathook.toml";
 
-/// The complete commented reference.
-pub const REFERENCE: &str = include_str!("../../config/boathook.toml");
-
 /// A mounted ConfigMap holds at most 1 MiB (Kubernetes' limit); a larger file is not a configuration.
 const LARGEST: usize = 1 << 20;
 
