@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{files, resolve::resolve};
-use crate::process::Processes;
+use crate::{net::counters::note_own_connection, process::Processes};
 
 /// RFC 8305 section 5: the next address is tried when the one before has not answered for this long.
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
@@ -98,7 +98,10 @@ pub(super) async fn connect_any(addresses: &[IpAddr], port: u16) -> io::Result<T
             let mut index = 0;
             while index < attempts.len() {
                 match attempts[index].as_mut().poll(context) {
-                    Poll::Ready(Ok(stream)) => return Poll::Ready(Ok(stream)),
+                    Poll::Ready(Ok(stream)) => {
+                        note_own_connection(&stream);
+                        return Poll::Ready(Ok(stream));
+                    }
                     Poll::Ready(Err(error)) => {
                         failure = error;
                         failed = true;

@@ -1,19 +1,20 @@
 //! Decides when the application is drained. Pure: observations come in with their times, a decision comes out. It
 //! holds no clock and reads nothing, so that every rule can be tested by table.
 //!
-//! The drain is done when three things hold together: it has lasted at least the settle time; the last new
-//! connection is a quiet time ago; and at most `threshold` connections are in flight.
+//! The drain is done when two things hold together: routing has moved away ([`super::arrivals`]), and at most `threshold`
+//! connections are in flight.
 
 use std::{collections::HashMap, time::Duration};
 
 use super::{
+    arrivals::{Arrivals, Past},
+    holder::{Holder, Spared, count, describe, hold},
     judge::{Known, Standing, judge},
     rules::{Moment, Rule, Rules},
 };
 use crate::{
     duration::show,
     net::{Connection, Spoke, State},
-    short,
 };
 
 /// A decision rests on a look at the sockets that is at most this old: two polls, half of the 100 ms that the
@@ -22,38 +23,6 @@ pub const FRESH: Duration = Duration::from_millis(50);
 
 /// So many idle connections are remembered, some 100 bytes each. Where there are more, those that move are.
 const MOST_REMEMBERED: usize = 2048;
-
-/// What is known about the arrivals before the drain. Nothing yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Knowledge;
-
-/// How long no new connection must have come. With no knowledge of earlier arrivals the settle time, which has
-/// passed before this matters, is what proves that routing has moved away; the minimum catches stragglers.
-pub fn quiet_time(rules: &Rules, _knowledge: &Knowledge) -> Duration {
-    rules.quiet_min
-}
-
-/// A connection that holds the drain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    pub connection: Connection,
-    seen: Moment,
-    standing: Standing,
-}
-
-impl Holder {
-    /// When time alone may end it.
-    fn until(&self) -> Option<Moment> {
-        match self.standing {
-            Standing::Cooling(left) => Some(self.seen.saturating_add(left)),
-            _ => None,
-        }
-    }
-
-    fn is_owed(&self) -> bool {
-        matches!(self.standing, Standing::Owed(_))
-    }
-}
 
 /// What the engine must be told before it can decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,13 +50,20 @@ pub enum Decision {
 #[derive(Debug)]
 pub struct Engine {
     rules: Rules,
-    knowledge: Knowledge,
-    last_new: Option<Moment>,
+    arrivals: Arrivals,
     /// The last connection that was counted in the namespace and may not be the application's.
     last_suspect: Option<Moment>,
     holders: Vec<Holder>,
     idle: usize,
+    /// Long-lived connections that hold nothing, and the age of the oldest.
+    left: (usize, Duration),
+    /// Connections whose clients go on asking and are left to a graceful stop.
+    going_on: usize,
+    /// Connections on which the client had asked again after an answer, and a moment before the last survey.
+    asking: usize,
     surveyed: Option<Moment>,
+    /// When routing had moved away and all connections were looked at.
+    moved_away: Option<Moment>,
     /// Since when connections without times have been still; the second is being written by a survey.
     still_since: HashMap<u64, Moment>,
     still_next: HashMap<u64, Moment>,
@@ -101,15 +77,18 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn new(rules: Rules, knowledge: Knowledge) -> Self {
+    pub fn new(rules: Rules, past: Past) -> Self {
         Self {
+            arrivals: Arrivals::new(&rules, past),
             rules,
-            knowledge,
-            last_new: None,
             last_suspect: None,
             holders: Vec::new(),
             idle: 0,
+            left: (0, Duration::ZERO),
+            going_on: 0,
+            asking: 0,
             surveyed: None,
+            moved_away: None,
             still_since: HashMap::new(),
             still_next: HashMap::new(),
             known: HashMap::new(),
@@ -132,14 +111,20 @@ impl Engine {
         self.idle
     }
 
-    /// The earliest moment whose new connections can still matter at the end of the settle time.
-    pub fn first_interest(&self) -> Moment {
-        self.rules.settle.saturating_sub(quiet_time(&self.rules, &self.knowledge))
+    /// When all connections were last looked at.
+    pub fn surveyed(&self) -> Option<Moment> {
+        self.surveyed
     }
 
-    /// The application got a new connection, at the latest at this moment.
-    pub fn note_new(&mut self, at: Moment) {
-        self.last_new = self.last_new.max(Some(at));
+    /// What is known of new connections, for those who learn more of it.
+    pub fn arrivals_mut(&mut self) -> &mut Arrivals {
+        &mut self.arrivals
+    }
+
+    /// The application got so many new connections, at the latest at this moment.
+    pub fn note_new(&mut self, at: Moment, number: u64) {
+        self.arrivals.note(at, number);
+        self.moved_away = None;
     }
 
     /// Somebody in the network namespace got a new connection, at the latest at this moment.
@@ -147,19 +132,36 @@ impl Engine {
         self.last_suspect = self.last_suspect.max(Some(at));
     }
 
+    pub fn has_suspects(&self) -> bool {
+        self.last_suspect.is_some()
+    }
+
     /// None of the suspects was the application's.
     pub fn acquit(&mut self) {
         self.last_suspect = None;
     }
 
-    /// At least one of the suspects was the application's, or may have been: the last, to be sure.
-    pub fn convict(&mut self) {
-        self.last_new = self.last_new.max(self.last_suspect.take());
+    /// At least one of the suspects was the application's, or may have been: the last, to be sure, unless it is known
+    /// that none of those came after `latest`.
+    pub fn convict(&mut self, latest: Moment) {
+        if let Some(at) = self.last_suspect.take() {
+            self.arrivals.note_some(at.min(latest));
+            self.moved_away = None;
+        }
+    }
+
+    /// When routing counts as moved away if nobody else comes and all suspects are told apart.
+    pub fn routed_until(&self) -> Moment {
+        match self.rules.quiet {
+            Rule::On => self.arrivals.quiet_from(self.arrivals.last()),
+            Rule::Off => Moment::ZERO,
+        }
     }
 
     /// All of the application's connections follow, then [`Engine::end_survey`].
     pub fn begin_survey(&mut self) {
         self.holders.clear();
+        (self.left, self.going_on, self.asking) = ((0, Duration::ZERO), 0, 0);
         self.idle = 0;
         self.still_next.clear();
         self.known_next.clear();
@@ -169,38 +171,82 @@ impl Engine {
 
     pub fn observe(&mut self, at: Moment, connection: Connection) {
         let still = self.still(at, &connection);
-        match self.judge_in_survey(at, &connection, still) {
-            Standing::Over => {}
-            Standing::Idle => self.idle += 1,
-            standing => self.holders.push(Holder { connection, seen: at, standing }),
+        let key = connection.key();
+        let before = self.known.get(&key).copied();
+        let has_room = self.known_next.len() < MOST_REMEMBERED;
+        let (mut standing, mut known) = self.look(before.as_ref().filter(|_| has_room), at, &connection, still);
+        if !has_room && before.is_some() && !standing.is_over() {
+            (standing, known) = self.look(before.as_ref(), at, &connection, still);
+        }
+        if known.is_worth_keeping(&connection) && (has_room || !standing.is_over()) {
+            self.known_next.insert(key, known);
+        }
+        // When routing has moved away, the quiet time before that belongs to clients with connections of their own.
+        let has_just_asked = connection.spoke.is_some_and(|spoke| spoke.since_received < self.rules.quiet_min / 2);
+        self.asking += usize::from(known.asks_on && has_just_asked);
+        if let Some(holder) = self.place(at, connection, &known, standing) {
+            self.holders.push(holder);
         }
     }
 
-    fn judge_in_survey(&mut self, at: Moment, connection: &Connection, still: Duration) -> Standing {
+    fn look(
+        &mut self,
+        before: Option<&Known>,
+        at: Moment,
+        connection: &Connection,
+        still: Duration,
+    ) -> (Standing, Known) {
         let Some(spoke) = &connection.spoke else {
-            return judge(&self.rules, connection, still, &Known::default());
+            let mut known = Known::without_times(before, at);
+            let standing = judge(&self.rules, connection, still, &known);
+            known.note_flight(at, matches!(standing, Standing::Owed(_)));
+            return (standing, known);
         };
-        let is_idle = |standing| matches!(standing, Standing::Idle | Standing::Over);
-        if self.known_next.len() >= MOST_REMEMBERED {
-            let standing = judge(&self.rules, connection, still, &Known::look(None, at, spoke));
-            if is_idle(standing) {
-                return standing;
-            }
-        }
-        let key = connection.key();
-        let known = Known::look(self.known.get(&key), at, spoke);
+        let mut known = Known::look(before, at, spoke);
         let standing = judge(&self.rules, connection, still, &known);
         let standing = self.heed_habits(at, standing, &known, spoke);
-        if self.known_next.len() < MOST_REMEMBERED || !is_idle(standing) {
-            self.known_next.insert(key, known);
+        known.note_flight(at, !standing.is_over());
+        (standing, known)
+    }
+
+    /// Counts what does not hold.
+    fn place(&mut self, at: Moment, connection: Connection, known: &Known, standing: Standing) -> Option<Holder> {
+        match standing {
+            Standing::Over => return None,
+            Standing::Idle => {
+                self.idle += 1;
+                return None;
+            }
+            Standing::Owed(_) | Standing::Cooling(_) => {}
         }
-        standing
+        match hold(&self.rules, at, self.moved_away, connection, known, standing) {
+            Ok(holder) => return Some(holder),
+            Err(Spared::LongLived(age)) => self.left = (self.left.0 + 1, self.left.1.max(age)),
+            Err(Spared::GoesOn) => self.going_on += 1,
+        }
+        None
     }
 
     pub fn end_survey(&mut self, at: Moment) {
         self.surveyed = Some(at);
         self.still_since = std::mem::take(&mut self.still_next);
         self.known = std::mem::take(&mut self.known_next);
+        // As with every decision, a look that is no older than that serves.
+        self.note_routing(at, FRESH);
+    }
+
+    /// If routing has moved away by then, what is in flight now is what a graceful stop's drain waits for.
+    fn note_routing(&mut self, at: Moment, ahead: Duration) {
+        if self.moved_away.is_some() || self.await_routing(at.saturating_add(ahead)).is_some() {
+            return;
+        }
+        self.moved_away = Some(at);
+        self.known.values_mut().for_each(|known| known.begin_round(false));
+        for holder in &self.holders {
+            if let Some(known) = self.known.get_mut(&holder.connection.key()) {
+                known.begin_round(true);
+            }
+        }
     }
 
     /// For how long a connection without times has been seen with empty queues.
@@ -223,23 +269,17 @@ impl Engine {
     /// What became of the holder at `index`; `None` when it is gone. Returns whether it still holds; if not,
     /// another one has its index now.
     pub fn recheck(&mut self, at: Moment, index: usize, found: Option<Connection>) -> bool {
+        self.note_routing(at, Duration::ZERO);
         let Some(holder) = self.holders.get(index) else { return false };
         let key = holder.connection.key();
         let since = self.still_since.get(&key).copied().unwrap_or(at);
         if let Some(connection) = found {
-            let known = connection.spoke.map(|spoke| Known::look(self.known.get(&key), at, &spoke)).unwrap_or_default();
-            let mut standing = judge(&self.rules, &connection, at.saturating_sub(since), &known);
-            if let Some(spoke) = &connection.spoke {
-                standing = self.heed_habits(at, standing, &known, spoke);
-            }
+            let before = self.known.get(&key).copied();
+            let (standing, known) = self.look(before.as_ref(), at, &connection, at.saturating_sub(since));
             self.known.insert(key, known);
-            match standing {
-                Standing::Owed(_) | Standing::Cooling(_) => {
-                    self.holders[index] = Holder { connection, seen: at, standing };
-                    return true;
-                }
-                Standing::Idle => self.idle += 1,
-                Standing::Over => {}
+            if let Some(holder) = self.place(at, connection, &known, standing) {
+                self.holders[index] = holder;
+                return true;
             }
         }
         self.holders.swap_remove(index);
@@ -253,7 +293,7 @@ impl Engine {
         if standing != Standing::Idle || !known.is_quick(&self.rules, spoke) {
             return standing;
         }
-        if at.saturating_add(2 * FRESH) < self.rules.settle {
+        if at.saturating_add(2 * FRESH) < self.routed_until() {
             let still = spoke.since_received.min(spoke.since_sent);
             return Standing::Cooling(self.rules.idle_after.saturating_sub(still));
         }
@@ -262,21 +302,18 @@ impl Engine {
     }
 
     pub fn decide(&self, at: Moment) -> Decision {
+        if let Some((need, until)) = self.await_routing(at) {
+            return Decision::Wait { need, until: Some(until) };
+        }
         let wait = |need, until| Decision::Wait { need, until };
-        if at < self.rules.settle {
-            return wait(Need::Time, Some(self.rules.settle));
-        }
-        if self.rules.quiet == Rule::On {
-            let quiet = quiet_time(&self.rules, &self.knowledge);
-            let quiet_from = |last: Option<Moment>| last.map(|last| last.saturating_add(quiet)).filter(|&end| at < end);
-            if let Some(end) = quiet_from(self.last_new) {
-                return wait(Need::Time, Some(end));
-            }
-            if let Some(end) = quiet_from(self.last_suspect) {
-                return wait(Need::Attribution, Some(end));
-            }
-        }
         if self.rules.in_flight == Rule::Off {
+            return Decision::Done;
+        }
+        if self.rules.graceful_stop && self.moved_away.is_none() {
+            return wait(Need::Survey, Some(at));
+        }
+        // Whoever goes on asking would only begin more while this waits; the graceful stop waits for what is in flight as well.
+        if self.rules.graceful_stop && self.going_on.max(self.asking) > 0 {
             return Decision::Done;
         }
         match self.surveyed {
@@ -288,73 +325,72 @@ impl Engine {
         }
     }
 
+    /// What must be awaited before routing counts as moved away, and until when at least.
+    fn await_routing(&self, at: Moment) -> Option<(Need, Moment)> {
+        let end = self.routed_until();
+        if at < end {
+            return Some((Need::Time, end));
+        }
+        let last = self.last_suspect.filter(|_| self.rules.quiet == Rule::On)?;
+        Some((Need::Attribution, self.arrivals.quiet_from(Some(last)))).filter(|&(_, end)| at < end)
+    }
+
     /// When time alone may bring the holders down to the threshold.
     fn first_release(&self) -> Option<Moment> {
-        let mut untils: Vec<Option<Moment>> = self.holders.iter().map(Holder::until).collect();
+        let index = self.holders.len().checked_sub(self.rules.threshold + 1)?;
         // None, which no time ends, comes last.
-        untils.sort_unstable_by_key(|until| until.unwrap_or(Moment::MAX));
-        untils.len().checked_sub(self.rules.threshold + 1).and_then(|index| untils[index])
+        let mut untils: Vec<Moment> = self.holders.iter().map(|h| h.until().unwrap_or(Moment::MAX)).collect();
+        let (_, &mut until, _) = untils.select_nth_unstable(index);
+        Some(until).filter(|&until| until < Moment::MAX)
     }
 
     /// What the drain waits for, for a reader who sees it only when time is up.
     pub fn describe_wait(&self, at: Moment) -> String {
         let mut parts = Vec::new();
         if self.surveyed.is_some() && self.holders.len() > self.rules.threshold {
-            parts.push(self.describe_holders(at));
+            parts.push(describe(&self.holders, &self.rules, at));
         }
-        parts.push(self.describe_last_new(at));
-        if at < self.rules.settle {
-            parts.push(format!("settling for {} more", show(self.rules.settle - at)));
-        }
+        parts.push(self.arrivals.describe_wait(at, self.last()));
         parts.join("; ")
     }
 
-    fn describe_holders(&self, at: Moment) -> String {
-        let ports = short::set_of(self.holders.iter().map(|h| h.connection.local.port().to_string())).join(", ");
-        let owed = self.holders.iter().filter(|holder| holder.is_owed()).count();
-        let cooling = self.holders.len() - owed;
-        if owed == 0 {
-            return format!("{} busy a moment ago on port {ports}", count(cooling, "connection"));
-        }
-        let oldest = self.holders.iter().filter_map(|holder| match holder.standing {
-            Standing::Owed(waited) => Some(waited + at.saturating_sub(holder.seen)),
-            _ => None,
-        });
-        let oldest = show(oldest.max().unwrap_or_default());
-        let mut text = format!("{} in flight on port {ports}, oldest waiting {oldest}", count(owed, "request"));
-        if cooling > 0 {
-            text.push_str(&format!(", {cooling} more busy a moment ago"));
-        }
-        text
-    }
-
-    fn describe_last_new(&self, at: Moment) -> String {
-        match self.last_new.max(self.last_suspect) {
-            Some(last) => format!("last new connection {} ago", show(at.saturating_sub(last))),
-            None => "no new connection".into(),
-        }
+    fn last(&self) -> Option<Moment> {
+        self.arrivals.last().max(self.last_suspect)
     }
 
     /// What ended the drain, with its figures.
     pub fn describe_done(&self, at: Moment) -> String {
-        let last = self.describe_last_new(at);
-        format!(
-            "drained after {}: {last} (quiet time {}), {} in flight, {} left",
+        let routing = match self.rules.quiet {
+            Rule::On => self.arrivals.describe_end(at, self.last()),
+            Rule::Off => "the quiet rule is off".into(),
+        };
+        let mut text = format!(
+            "drained after {}: {routing}; {} in flight, {} left",
             show(at),
-            show(quiet_time(&self.rules, &self.knowledge)),
             self.holders.len(),
             count(self.idle, "idle keep-alive connection"),
-        )
+        );
+        if self.left.0 > 0 {
+            let (number, age) = self.left;
+            text.push_str(&format!(
+                ", {} left to the stop (in flight for {})",
+                count(number, "long-lived connection"),
+                show(age)
+            ));
+        }
+        let going_on = self.going_on.max(self.asking);
+        if self.rules.graceful_stop && going_on > 0 {
+            let clients = count(going_on, "client");
+            text.push_str(&format!(", {clients} with keep-alive connections left to the graceful stop"));
+        }
+        text
     }
 }
 
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drain::judge::samples::*;
+    use crate::drain::{arrivals::Count, dice::Dice, judge::samples::*, rules::LongLived};
 
     fn survey(engine: &mut Engine, at: u64, connections: &[Connection]) {
         engine.begin_survey();
@@ -369,12 +405,11 @@ mod tests {
     }
 
     #[test]
-    fn all_three_must_hold() {
-        let mut engine = Engine::new(rules(), Knowledge);
-        assert_eq!(engine.first_interest(), ms(4000));
+    fn routing_and_requests_both_hold_it() {
+        let mut engine = Engine::new(rules(), Past::default());
         assert_eq!(engine.decide(ms(0)), wait(Need::Time, Some(5000)));
         assert_eq!(engine.decide(ms(4999)), wait(Need::Time, Some(5000)));
-        engine.note_new(ms(4500));
+        engine.note_new(ms(4500), 1);
         assert_eq!(engine.decide(ms(5000)), wait(Need::Time, Some(5500)));
         assert_eq!(engine.decide(ms(5500)), wait(Need::Survey, Some(5500)));
         survey(&mut engine, 5510, &[spoken(900, 950), spoken(300, 200)]);
@@ -396,21 +431,45 @@ mod tests {
         assert_eq!(engine.decide(ms(7201)), Decision::Done);
         assert_eq!(
             engine.describe_done(ms(7201)),
-            "drained after 7.2s: last new connection 2.7s ago (quiet time 1s), 0 in flight, 1 idle keep-alive connection left"
+            "drained after 7.2s: settle time 5s passed, last new connection 2.7s ago: nothing was known of earlier arrivals; \
+             0 in flight, 1 idle keep-alive connection left"
         );
         assert_eq!(engine.decide(ms(7201) + FRESH + ms(1)), wait(Need::Survey, Some(7252)));
     }
 
     #[test]
+    fn what_is_known_of_arrivals_shortens_it() {
+        let past = Past { counts: vec![Count { number: 6000, over: ms(60_000) }], ..Past::default() };
+        let mut engine = Engine::new(rules(), past);
+        engine.note_new(ms(10), 1);
+        assert_eq!(engine.decide(ms(100)), wait(Need::Time, Some(1010)));
+        assert_eq!(
+            engine.describe_wait(ms(100)),
+            "last new connection 90ms ago, routing has moved away if none comes for 910ms more: 100 a second were usual \
+             (6000 in 1m before, 1 since)"
+        );
+        engine.note_new(ms(990), 1);
+        assert_eq!(engine.decide(ms(1010)), wait(Need::Time, Some(990 + 2 * 980)), "there was a gap of 980 ms");
+        survey(&mut engine, 2950, &[]);
+        assert_eq!(engine.decide(ms(2949)), wait(Need::Time, Some(2950)));
+        assert_eq!(engine.decide(ms(2950)), Decision::Done);
+        assert_eq!(
+            engine.describe_done(ms(2950)),
+            "drained after 3s: no new connection for 2s where the longest gap was 980ms (2 since the start), \
+             quiet time 2s; 0 in flight, 0 idle keep-alive connections left"
+        );
+    }
+
+    #[test]
     fn suspects_hold_until_they_are_told_apart_or_old() {
-        let mut engine = Engine::new(rules(), Knowledge);
+        let mut engine = Engine::new(rules(), Past::default());
         survey(&mut engine, 5000, &[]);
         engine.suspect(ms(4800));
         assert_eq!(engine.decide(ms(5000)), wait(Need::Attribution, Some(5800)));
         engine.acquit();
         assert_eq!(engine.decide(ms(5000)), Decision::Done);
         engine.suspect(ms(4800));
-        engine.convict();
+        engine.convict(Moment::MAX);
         assert_eq!(engine.decide(ms(5000)), wait(Need::Time, Some(5800)));
         engine.suspect(ms(4900));
         survey(&mut engine, 5900, &[]);
@@ -420,7 +479,7 @@ mod tests {
 
     #[test]
     fn as_many_as_the_threshold_may_be_in_flight() {
-        let mut engine = Engine::new(Rules { threshold: 2, ..rules() }, Knowledge);
+        let mut engine = Engine::new(Rules { threshold: 2, ..rules() }, Past::default());
         let (owed, cooling) = (spoken(1, 2), |sent| spoken(2000, sent));
         survey(&mut engine, 5000, &[owed.clone(), owed.clone()]);
         assert_eq!(engine.decide(ms(5000)), Decision::Done);
@@ -432,19 +491,19 @@ mod tests {
 
     #[test]
     fn a_rule_that_is_off_holds_nothing() {
-        let mut engine = Engine::new(Rules { quiet: Rule::Off, ..rules() }, Knowledge);
-        engine.note_new(ms(5000));
+        let mut engine = Engine::new(Rules { quiet: Rule::Off, ..rules() }, Past::default());
+        engine.note_new(ms(5000), 1);
         engine.suspect(ms(5000));
         survey(&mut engine, 5000, &[]);
         assert_eq!(engine.decide(ms(5000)), Decision::Done);
-        let mut engine = Engine::new(Rules { in_flight: Rule::Off, ..rules() }, Knowledge);
+        let mut engine = Engine::new(Rules { in_flight: Rule::Off, ..rules() }, Past::default());
         survey(&mut engine, 5000, &[spoken(1, 2)]);
         assert_eq!(engine.decide(ms(5000)), Decision::Done);
     }
 
     #[test]
     fn stillness_is_remembered_between_surveys() {
-        let mut engine = Engine::new(rules(), Knowledge);
+        let mut engine = Engine::new(rules(), Past::default());
         let bare = |queue| with(spoken(0, 0), |c| (c.spoke, c.receive_queue) = (None, queue));
         survey(&mut engine, 10, &[bare(0)]);
         assert_eq!(engine.decide(ms(6000)), wait(Need::Recheck, Some(10_010)));
@@ -459,14 +518,166 @@ mod tests {
         assert_eq!(engine.decide(ms(16_002)), wait(Need::Recheck, Some(26_002)), "another one on the same addresses");
     }
 
-    /// A small generator (Marsaglia's xorshift): the same numbers in every run.
-    struct Dice(u64);
-    impl Dice {
-        fn below(&mut self, limit: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % limit
+    /// A connection whose client has sent so many segments, and whose server so many; when they spoke last, and of
+    /// how many bytes the server's last answer was.
+    fn counted(asked: u32, answered: u32, received: u64, sent: u64, acknowledged: u64) -> Connection {
+        with(spoken(received, sent), |c| {
+            let bytes = 100 * u64::from(asked);
+            *spoke(c) = Spoke {
+                received: bytes,
+                received_segments: asked,
+                sent_segments: answered,
+                sent: acknowledged,
+                ..*spoke(c)
+            };
+        })
+    }
+
+    #[test]
+    fn whoever_goes_on_asking_is_left_to_a_graceful_stop_at_once() {
+        let slow = |since| with(counted(1, 1, since, since + 20, 100), |c| c.peer.set_port(9));
+        // Of the other connection: when its client spoke last, at the look at which routing has moved away.
+        for (received, graceful_stop, is_done) in [(5, true, true), (5, false, false), (600, true, false)] {
+            let mut engine = Engine::new(Rules { graceful_stop, ..rules() }, Past::default());
+            survey(&mut engine, 4300, &[slow(300), counted(1, 1, 5, 4, 300)]);
+            survey(&mut engine, 4400, &[slow(400), counted(2, 2, 5, 4, 600)]);
+            survey(&mut engine, 5000, &[slow(1000), counted(3, 3, received, received - 1, 900)]);
+            assert_eq!(engine.decide(ms(5000)) == Decision::Done, is_done, "{received} {graceful_stop}");
+            let text = engine.describe_done(ms(5000));
+            assert_eq!(
+                text.ends_with(", 1 client with keep-alive connections left to the graceful stop"),
+                is_done,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_graceful_stop_waits_for_one_answer_each() {
+        let owed = |asked| counted(asked, 1, 10, 20, 100);
+        // What is seen at 5030, 5060 and 5090 ms of a connection that was owed an answer at 5000; whether it holds.
+        type Seen = (u32, u32, u64, u64, u64);
+        let table: Vec<(&str, [(Seen, bool); 3])> = vec![
+            (
+                "asked, answered, asked",
+                [((1, 2, 40, 5, 300), true), ((2, 2, 5, 35, 300), false), ((2, 2, 35, 65, 300), false)],
+            ),
+            (
+                "faster than any look",
+                [((9, 9, 1, 2, 900), true), ((15, 15, 1, 2, 1500), false), ((20, 20, 1, 2, 2000), false)],
+            ),
+            ("a slow answer", [((1, 1, 40, 50, 100), true), ((1, 1, 70, 80, 100), true), ((1, 2, 100, 5, 300), true)]),
+            (
+                "an answer in pieces",
+                [((1, 2, 40, 5, 300), true), ((1, 3, 70, 5, 500), true), ((1, 4, 100, 5, 700), true)],
+            ),
+            ("an upload", [((5, 1, 1, 50, 100), true), ((9, 1, 1, 80, 100), true), ((14, 1, 1, 110, 100), true)]),
+            (
+                "an upload that was told to continue",
+                [((1, 2, 40, 5, 125), true), ((5, 2, 1, 35, 125), true), ((9, 2, 1, 65, 125), true)],
+            ),
+            ("the same with TLS", [((1, 2, 40, 5, 147), true), ((5, 2, 1, 35, 147), true), ((9, 2, 1, 65, 147), true)]),
+        ];
+        for (name, looks) in table {
+            for graceful_stop in [true, false] {
+                let mut engine = Engine::new(Rules { graceful_stop, ..rules() }, Past::default());
+                survey(&mut engine, 4000, &[owed(1)]);
+                if graceful_stop {
+                    assert_eq!(engine.decide(ms(5000)), wait(Need::Survey, Some(5000)), "{name}");
+                }
+                survey(&mut engine, 5000, &[owed(1)]);
+                assert_eq!(engine.decide(ms(5000)), wait(Need::Recheck, None), "{name}");
+                for (index, ((asked, answered, received, sent, acknowledged), holds)) in looks.into_iter().enumerate() {
+                    let at = ms(5030 + 30 * index as u64);
+                    let seen = counted(asked, answered, received, sent, acknowledged);
+                    if engine.holders().is_empty() {
+                        engine.begin_survey();
+                        engine.observe(at, seen);
+                        engine.end_survey(at);
+                    } else {
+                        engine.recheck(at, 0, Some(seen));
+                    }
+                    assert_eq!(!engine.holders().is_empty(), holds || !graceful_stop, "{name}, look {index}");
+                }
+                let (is_turn, text) = (!looks[2].1, engine.describe_wait(ms(5100)));
+                let advice = "1 client goes on asking on a connection of its own (keep-alive) on port 8080; if the \
+                              application finishes what is in flight at its stop signal, say graceful-stop = true in \
+                              [app]; no new connection";
+                assert_eq!(text == advice, is_turn && !graceful_stop, "{name}: {text}");
+                let text = engine.describe_done(ms(5100));
+                let end = ", 1 client with keep-alive connections left to the graceful stop";
+                assert_eq!(text.ends_with(end), is_turn && graceful_stop, "{name}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_after_routing_has_moved_away_does_not_hold_a_graceful_stop() {
+        let mut engine = Engine::new(Rules { graceful_stop: true, ..rules() }, Past::default());
+        survey(&mut engine, 5000, &[spoken(9000, 8000)]);
+        assert_eq!(engine.decide(ms(5000)), Decision::Done);
+        survey(&mut engine, 5100, &[counted(2, 1, 5, 8100, 100)]);
+        assert_eq!(engine.decide(ms(5100)), Decision::Done, "it was idle when routing had moved away");
+        engine.note_new(ms(5110), 1);
+        assert_eq!(engine.decide(ms(6110)), wait(Need::Survey, Some(6110)), "routing had not moved away");
+        survey(&mut engine, 6110, &[counted(2, 1, 1015, 9110, 100)]);
+        assert_eq!(engine.decide(ms(6110)), wait(Need::Recheck, None), "so it counts anew");
+        assert!(!engine.recheck(ms(7200), 0, Some(counted(2, 2, 2105, 1010, 300))), "answered, and idle");
+        survey(&mut engine, 7201, &[counted(3, 2, 1, 1011, 300)]);
+        assert_eq!(engine.decide(ms(7201)), Decision::Done);
+    }
+
+    #[test]
+    fn long_lived_connections_hold_as_the_user_says() {
+        use LongLived::{Ignore, UpTo, Wait};
+        // Events every 100 ms on one that was asked for long ago, and on one that was asked for at 1 s.
+        let events = |at: u64, asked: Option<u64>| {
+            counted(
+                1,
+                10 + u32::try_from(at / 100).expect("small"),
+                asked.map_or(60_000 + at, |asked| at - asked),
+                50,
+                at,
+            )
+        };
+        for (policy, old_until, new_until) in [
+            (Wait, None, None),
+            (Ignore, Some(5000), Some(11_000)),
+            (UpTo(ms(8000)), Some(8000), Some(11_000)),
+            (UpTo(ms(15_000)), Some(15_000), Some(15_000)),
+        ] {
+            for (asked, until) in [(None, old_until), (Some(1000), new_until)] {
+                let mut engine = Engine::new(Rules { long_lived: policy, ..rules() }, Past::default());
+                for at in (5000..20_000).step_by(100) {
+                    if at == 5000 || engine.holders().is_empty() {
+                        survey(&mut engine, at, &[events(at, asked)]);
+                    } else {
+                        engine.recheck(ms(at), 0, Some(events(at, asked)));
+                    }
+                    let is_over = until.is_some_and(|until| at >= until);
+                    assert_eq!(engine.holders().is_empty(), is_over, "{policy:?} {asked:?} {at}");
+                }
+                let text = engine.describe_done(ms(20_000));
+                let left = ", 1 long-lived connection left to the stop (in flight for ";
+                assert_eq!(text.contains(left), until.is_some(), "{text}");
+                let text = engine.describe_wait(ms(20_000));
+                let waits = "1 long-lived connection in flight for ";
+                assert_eq!(text.starts_with(waits), until.is_none(), "{text}");
+            }
+        }
+        // A slow request is none before its time, and its end is awaited as everybody's.
+        let mut engine = Engine::new(Rules { long_lived: Ignore, ..rules() }, Past::default());
+        survey(&mut engine, 5000, &[spoken(2000, 2100)]);
+        assert_eq!(engine.decide(ms(5000)), wait(Need::Recheck, Some(13_000)));
+        // A client that uploads for long, and one that takes turns for long, which is none.
+        let mut engine = Engine::new(Rules { long_lived: Ignore, ..rules() }, Past::default());
+        let both = |at: u64| {
+            let number = u32::try_from(at / 100).expect("small");
+            [counted(number, 1, 10, 5000, 100), with(counted(number, number, 10, 20, at), |c| c.peer.set_port(9))]
+        };
+        for at in (4000..16_000).step_by(100) {
+            survey(&mut engine, at, &both(at));
+            assert_eq!(engine.holders().len(), if at < 14_000 { 2 } else { 1 }, "{at}");
         }
     }
 
@@ -513,14 +724,14 @@ mod tests {
                         is_quiet && is_done
                     })
             };
-            let mut engine = Engine::new(rules(), Knowledge);
+            let mut engine = Engine::new(rules(), Past::default());
             let mut could_since = None;
             let mut now = 0;
             loop {
                 for (opened, _) in &lives {
                     if *opened <= now && *opened + STEP > now {
                         engine.suspect(ms(*opened));
-                        engine.convict();
+                        engine.convict(Moment::MAX);
                     }
                 }
                 could_since = may_end(now).then(|| could_since.unwrap_or(now));

@@ -30,6 +30,8 @@ pub struct Rules {
     pub long_lived: LongLived,
     /// The stop that follows lets the application finish what is in flight and close the rest in order.
     pub graceful_stop: bool,
+    /// A connection that is seen to take turns is idle soon after an answer. Off: [`Rules::idle_after`] for all.
+    pub habits: Rule,
     pub quiet: Rule,
     pub in_flight: Rule,
 }

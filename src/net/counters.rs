@@ -3,9 +3,42 @@
 //! the kernel's `net/ipv4/tcp_minisocks.c`), so no connection is too short to be counted. IPv6 counts there too
 //! (`tcp_statistics` is shared), and so does loopback.
 
-use std::{fs::File, io, os::fd::OwnedFd};
+use std::{
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed},
+};
 
 use rustix::io::pread;
+use tokio::net::TcpStream;
+
+use super::is_local;
+
+/// Connections that this process has made to listeners of its own network namespace.
+static OWN: AtomicU64 = AtomicU64::new(0);
+/// Where this process accepts connections itself, and counts them there. None is 0, to which nobody connects.
+static OWN_PORT: AtomicU16 = AtomicU16::new(0);
+
+/// Connections to this port are counted where they are accepted.
+pub fn set_own_port(port: u16) {
+    OWN_PORT.store(port, Relaxed);
+}
+
+/// Notes a connection that this process has made, if it was counted here at its other end.
+pub fn note_own_connection(stream: &TcpStream) {
+    if let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr())
+        && is_local(local.ip(), peer.ip())
+        && peer.port() != OWN_PORT.load(Relaxed)
+    {
+        OWN.fetch_add(1, Relaxed);
+    }
+}
+
+/// How many there were.
+pub fn own_connections() -> u64 {
+    OWN.load(Relaxed)
+}
 
 /// One reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +47,13 @@ pub struct Reading {
     pub passive_opens: Option<u64>,
     /// Segments received and sent: while this stands still, no byte has moved in the namespace.
     pub segments: Option<u64>,
+}
+
+impl Reading {
+    /// Connections accepted by the kernel, less so many.
+    pub fn others_than(&self, own: i64) -> Option<i64> {
+        self.passive_opens.map(|opens| opens.cast_signed().wrapping_sub(own))
+    }
 }
 
 /// The file, kept open: a read at offset 0 makes the kernel write it anew.

@@ -67,6 +67,8 @@ impl State {
 pub struct Spoke {
     /// Bytes received in order, a FIN counted as one (`tcp_rcv_nxt_update`).
     pub received: u64,
+    /// Bytes sent, or in the queue to be.
+    pub sent: u64,
     /// Segments with data that were received.
     pub received_segments: u32,
     /// Segments with data that were sent, retransmissions included.
@@ -100,6 +102,17 @@ pub struct Connection {
     /// Whether a process holds it. An established connection that none holds waits in the accept queue.
     pub is_held: bool,
     pub spoke: Option<Spoke>,
+    /// How long ago it was closed, for those in TIME_WAIT; the kernel forgets them after a minute.
+    pub closed: Option<Duration>,
+}
+
+/// How long the kernel remembers a connection that this side has closed (`TCP_TIMEWAIT_LEN`, include/net/tcp.h).
+pub const TIME_WAIT: Duration = Duration::from_secs(60);
+
+/// How long ago a connection in TIME_WAIT was closed, from the time that it has left.
+fn closed_ago(state: State, left: Duration) -> Option<Duration> {
+    // A sandbox that shows no time shows zero.
+    (state == State::TimeWait && !left.is_zero()).then(|| TIME_WAIT.saturating_sub(left))
 }
 
 impl Connection {
@@ -153,7 +166,7 @@ pub fn listeners() -> io::Result<Vec<SocketAddr>> {
         .and_then(|mut diag| diag.dump_at_once(&Filter::listeners(), &mut |listener| found.push(listener.local)));
     if by_diag.is_err() {
         found.clear();
-        proc_tcp::read_at_once(&Filter::listeners(), &mut |listener| found.push(listener.local))?;
+        proc_tcp::read_listeners(&mut |listener| found.push(listener.local))?;
     }
     Ok(found)
 }
@@ -166,6 +179,11 @@ pub fn canonical(address: IpAddr) -> IpAddr {
 /// Whether only this machine can reach it.
 pub fn is_loopback(address: IpAddr) -> bool {
     canonical(address).is_loopback()
+}
+
+/// Whether both ends of a connection are in this network namespace, as far as addresses tell.
+pub fn is_local(local: IpAddr, peer: IpAddr) -> bool {
+    is_loopback(peer) || local == peer
 }
 
 /// Processor time of this thread: what a look costs, however busy or throttled the machine is.

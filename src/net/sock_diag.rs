@@ -18,7 +18,7 @@ use rustix::{
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with},
 };
 
-use super::{Connection, Filter, Spoke, State, canonical, cpu_time, wait_readable};
+use super::{Connection, Filter, Spoke, State, canonical, closed_ago, cpu_time, wait_readable};
 
 // From the kernel's include/uapi/linux/{netlink,sock_diag,inet_diag}.h.
 const NLMSG_ERROR: u16 = 2;
@@ -272,15 +272,22 @@ fn read_connection(body: &[u8]) -> Option<Connection> {
         };
         Some(SocketAddr::new(canonical(address), port))
     };
+    let send_queue = word(fixed, 60)?;
+    // What has been acknowledged, and what has not.
+    if let Some(spoke) = &mut spoke {
+        spoke.sent = spoke.sent.saturating_add(send_queue.into());
+    }
     Some(Connection {
         handle: Some(Handle { family, id }),
         state,
         local: address(0, 4)?,
         peer: address(2, 20)?,
         receive_queue: word(fixed, 56)?,
-        send_queue: word(fixed, 60)?,
+        send_queue,
         is_held: word(fixed, 68)? != 0,
         spoke,
+        // `idiag_expires`, in milliseconds.
+        closed: closed_ago(state, Duration::from_millis(word(fixed, 52)?.into())),
     })
 }
 
@@ -294,6 +301,7 @@ fn read_spoke(info: &[u8]) -> Option<Spoke> {
         since_sent: millis(44)?,
         since_received: millis(52)?,
         since_acknowledged: millis(56)?,
+        sent: u64::from_ne_bytes(info.get(120..128)?.try_into().ok()?),
         received: u64::from_ne_bytes(info.get(128..136)?.try_into().ok()?),
         received_segments: word(info, 152)?,
         sent_segments,

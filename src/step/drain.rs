@@ -32,7 +32,8 @@ keys! {
     pub struct Typed {
         /// By then routing has moved away at the latest [default: 5s]
         settle: Option<Span> = One("DURATION"),
-        /// Wait until no new connection has come for this long [default: 1s, or settle where that is shorter]
+        /// The shortest time without a new connection that shows it, where many came before [default: 1s, or settle where
+        /// that is shorter]
         quiet_min: Option<Span> = One("DURATION"),
         /// So many connections may be in flight at the end [default: 0]
         threshold: Option<Number> = One("NUMBER"),
@@ -70,6 +71,38 @@ enum Until {
 }
 
 impl Drain {
+    /// Waits for what is in flight after a stop signal, and for nothing else. What still takes turns then, like a WebSocket,
+    /// is no keep-alive connection that the server has forgotten to close.
+    pub fn in_flight_alone(scope: &mut Scope<'_>) -> Option<Self> {
+        let mut drain = Self::mean(Typed { settle: Some(Span(Duration::ZERO)), ..Typed::default() }, scope)?;
+        if let Some(rules) = drain.rules_mut() {
+            (rules.habits, rules.graceful_stop) = (Rule::Off, false);
+        }
+        Some(drain)
+    }
+
+    /// The same drain, later, for the ports that listen now; `None`: nobody can tell which.
+    pub fn with_ports_of_now(&self, context: &Context) -> Option<Self> {
+        let Until::Connections(settings) = &self.until else { return None };
+        let ports = watch::ports_now(settings, context).ok()?;
+        Some(Self { until: Until::Connections(Settings { ports, ..settings.clone() }) })
+    }
+
+    /// Settles within this time.
+    pub fn cap_settle(&mut self, longest: Duration) {
+        let (settle, quiet) = match &mut self.until {
+            Until::Connections(Settings { rules, .. }) => (&mut rules.settle, &mut rules.quiet_min),
+            Until::Measure(measure) => (&mut measure.settle, &mut measure.quiet),
+        };
+        *settle = longest.min(*settle);
+        *quiet = longest.min(*quiet);
+    }
+
+    /// Not a metric.
+    pub fn watches_connections(&self) -> bool {
+        matches!(self.until, Until::Connections(_))
+    }
+
     /// The rules of a drain by connections, for tests that switch one off.
     #[doc(hidden)]
     pub fn rules_mut(&mut self) -> Option<&mut Rules> {
@@ -147,6 +180,7 @@ impl Kind for Drain {
             longest_request: typed.longest_request.map_or(LONGEST_REQUEST, |span| span.0),
             long_lived: typed.long_lived.unwrap_or_default(),
             graceful_stop: scope.graceful_stop,
+            habits: Rule::On,
             quiet: Rule::On,
             in_flight: Rule::On,
         };
