@@ -156,7 +156,7 @@ fn context() -> Context {
         limit: now + ms(20_000),
         hook_started: now,
         kill_after: ms(1000),
-        app_ports: Vec::new(),
+        usual_ports: Vec::new(),
         main_process: None,
         processes: processes(),
         own_traffic: OwnTraffic::default(),
@@ -257,7 +257,7 @@ fn idle_connections_do_not_hold_it() {
         sleep_until(began + ms(400)).await;
         let (text, took) = run(&quick(server.port())).await;
         assert_ends(took, ms(400));
-        assert!(text.contains("no new connection (quiet time 200ms), 0 in flight, 2 idle keep-alive"), "{text}");
+        assert!(text.contains("settle time 400ms passed, no new connection: nothing was known of earlier arrivals; 0 in flight, 2 idle keep-alive"), "{text}");
     });
 }
 

@@ -100,9 +100,14 @@ impl Postgres {
     }
 }
 
-/// Python with gRPC's server and its health service, which Debian does not have: brought once, below `target`.
+/// Python with gRPC's server and its health service.
 pub fn python_with_grpc() -> Option<(String, PathBuf)> {
-    const PACKAGES: [&str; 2] = ["grpcio==1.85.1", "grpcio-health-checking==1.85.1"];
+    python_with(&["grpcio==1.85.1", "grpcio-health-checking==1.85.1"])
+}
+
+/// Python, and a folder with these packages of PyPI, which Debian does not have, or not in this version: brought once, below
+/// `target`.
+pub fn python_with(packages: &[&str]) -> Option<(String, PathBuf)> {
     static TURN: Mutex<()> = Mutex::new(());
     let python = needs("python3")?;
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,14 +115,14 @@ pub fn python_with_grpc() -> Option<(String, PathBuf)> {
     let version = Command::new(&python).args(["-c", version]).output().expect("python");
     let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
     let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let folder = root.join(format!("python-{version}-{}", PACKAGES[0]));
+    let folder = root.join(format!("python-{version}-{}", packages[0]));
     if !folder.exists() {
         let aside = tempfile::tempdir_in(root).expect("a folder");
         let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir", "--target"];
-        let said = Command::new(&python).args(pip).arg(aside.path()).args(PACKAGES).stdin(Stdio::null()).output();
+        let said = Command::new(&python).args(pip).arg(aside.path()).args(packages).stdin(Stdio::null()).output();
         let said = said.expect("python");
         if !said.status.success() {
-            not_run(&format!("pip could not bring {PACKAGES:?}: {}", String::from_utf8_lossy(&said.stderr)));
+            not_run(&format!("pip could not bring {packages:?}: {}", String::from_utf8_lossy(&said.stderr)));
             return None;
         }
         // Whoever is first; another test binary may have brought it meanwhile.

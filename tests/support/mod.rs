@@ -72,18 +72,22 @@ pub struct Place {
 impl Place {
     /// With this configuration.
     pub fn with(config: &str) -> Self {
-        let mut place = Self::bare();
-        let mut text = place.expand(config);
+        Self::bare().configured(config)
+    }
+
+    /// The same place with this configuration.
+    pub fn configured(mut self, config: &str) -> Self {
+        let mut text = self.expand(config);
         if !text.contains("[server]") {
             text.push_str("\n[server]\nlisten = \"127.0.0.1:0\"\n");
         }
         if !text.contains("[log]") {
-            text.push_str(&place.expand("\n[log]\ntermination-message = \"@/termination\"\n"));
+            text.push_str(&self.expand("\n[log]\ntermination-message = \"@/termination\"\n"));
         }
-        place.write("boathook.toml", &text);
-        place.write("termination", "");
-        place.has_config = true;
-        place
+        self.write("boathook.toml", &text);
+        self.write("termination", "");
+        self.has_config = true;
+        self
     }
 
     /// With exactly this configuration.
@@ -192,7 +196,12 @@ impl Place {
 
     /// Starts the binary; it goes on until it ends or this place does.
     pub fn start(self, words: &[&str]) -> Agent {
-        let mut command = self.command(words);
+        let command = self.command(words);
+        self.start_command(command)
+    }
+
+    /// Starts a command of this place instead.
+    pub fn start_command(self, mut command: Command) -> Agent {
         let open = |name: &str| {
             let path = self.path(name);
             OpenOptions::new().create(true).append(true).open(path).expect("a file")

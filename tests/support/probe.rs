@@ -192,7 +192,7 @@ async fn step(limit: Duration, kill_after: Duration, cut: Duration, toml: &str) 
         limit: begun + limit,
         hook_started: begun,
         kill_after,
-        app_ports: vec![],
+        usual_ports: vec![],
         main_process: Some(victim.pid()),
         processes: processes.clone(),
         own_traffic: OwnTraffic::default(),
