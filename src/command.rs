@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "init")]
+use crate::init;
 #[cfg(feature = "state")]
 use crate::state_command;
 use crate::{
@@ -67,6 +69,8 @@ pub fn execute(cli: Cli) -> Result<u8, Fatal> {
             }
             print(check::describe(&config).as_bytes())
         }
+        #[cfg(feature = "init")]
+        Command::Init { preset, output, command } => init::init(&init::Options { preset, output, command }),
         Command::Config => print(embedded::reference().as_bytes()),
         Command::Step { step } => on_runtime(one_step::run(*step.0)),
         #[cfg(feature = "state")]

@@ -28,7 +28,7 @@ impl server::Agent for Door {
     }
 
     async fn is_ready(&self) -> Result<(), String> {
-        self.0.stir();
+        self.0.note_ask();
         let answer = self.0.is_ready().await;
         // A check may have taken longer than the agent waits before it rests.
         self.0.stir();
@@ -37,22 +37,22 @@ impl server::Agent for Door {
 
     /// Whoever gets an answer at all has it from the one thread that does everything: if that is stuck, nobody answers.
     fn is_live(&self) -> Result<(), String> {
-        self.0.stir();
+        self.0.note_ask();
         self.0.liveness()
     }
 
     fn status_json(&self) -> String {
-        self.0.stir();
+        self.0.note_ask();
         status::status_json(&self.0)
     }
 
     fn report_json(&self) -> String {
-        self.0.stir();
+        self.0.note_ask();
         status::report_json(&self.0)
     }
 
     fn metrics(&self) -> String {
-        self.0.stir();
+        self.0.note_ask();
         status::metrics(&self.0)
     }
 

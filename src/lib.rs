@@ -7,6 +7,7 @@
 //! | [`config`] | the TOML file: what was typed, then what it means, or every problem |
 //! | [`embedded`] | the texts that travel in the binary: the reference and the presets |
 //! | [`problem`] | what is wrong with what a user wrote, and where |
+//! | [`preset`] | what is known about well-known servers |
 //! | [`keys`] | one list of a table's keys, for the TOML and for the command line |
 //! | [`duration`], [`number`], `size` | how times, numbers and sizes are typed |
 //! | [`hook`] | the four hooks, the phases and what may follow what |
@@ -29,7 +30,7 @@
 //! | [`service`] | opens and closes them around an agent that stays |
 //! | [`life`], [`beside`], [`one_step`] | `run`; `serve` and the exec hooks; `step` |
 //! | [`process`] | the reaper, the main process, what steps start, signals |
-//! | [`check`], [`install`], `state_command`, `completions` | subcommands of their own |
+//! | [`check`], [`install`], `init`, `state_command`, `completions` | subcommands of their own |
 //! | [`exit`], [`fatal`] | the table of exit codes, and errors that end a command |
 //! | [`short`] | short lists in order |
 //! | [`task`] | background work, handed to the runtime in one form |
@@ -52,6 +53,8 @@ pub mod embedded;
 pub mod exit;
 pub mod fatal;
 pub mod hook;
+#[cfg(feature = "init")]
+pub mod init;
 pub mod install;
 pub mod keys;
 pub mod life;
@@ -62,6 +65,7 @@ pub mod one_step;
 #[cfg(feature = "state")]
 pub mod periodic;
 pub mod plan;
+pub mod preset;
 pub mod probe;
 pub mod problem;
 pub mod process;

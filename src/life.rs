@@ -16,7 +16,7 @@ use crate::{
     fatal::Fatal,
     hook::{Hook, Phase},
     plan::HURRY,
-    process::{ExitStatus, MainProcess, Signals, name_of_signal},
+    process::{ExitStatus, MainProcess, Signals, find, name_of_signal},
     report::HookReport,
     runner::{Urgency, Which},
     service::{Service, lock_or_warn},
@@ -172,8 +172,16 @@ impl Life<'_> {
 
     /// Passes the stop signal on; gives the moment at which the main process has to be killed, if that is ours to do.
     fn stop(&self, main: &MainProcess, signal: i32) -> Option<Instant> {
+        // A step of pre-stop has ended it, and its status is on its way.
+        if !find::is_running(main.pid()) {
+            return None;
+        }
         let config = &self.agent.config;
-        let sent = config.app.stop_signal.unwrap_or(signal);
+        let sent = match config.app.stop_signal {
+            // It goes on for connections that nobody uses, and would go on after the same signal again.
+            Some(stop) if self.agent.has_drained_by(stop) => libc::SIGTERM,
+            stop => stop.unwrap_or(signal),
+        };
         self.agent.note_stop();
         self.agent.enter(Phase::Stopping);
         info!(signal = name_of_signal(sent), "stop signal passed on to the main process");

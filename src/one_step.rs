@@ -41,7 +41,7 @@ pub async fn run(typed: TypedStep) -> Result<u8, Fatal> {
     let tools = Tools {
         processes: processes.clone(),
         own_traffic: OwnTraffic::default(),
-        app_ports: Vec::new(),
+        usual_ports: Vec::new(),
         main_process: (std::process::id() != 1).then_some(1),
         secrets,
     };

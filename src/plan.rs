@@ -92,6 +92,12 @@ pub fn post_stop(period: Duration) -> Duration {
     POST_STOP_DEADLINE.min(tenths(period / 6))
 }
 
+/// The most of pre-stop's time that a preset may wait for routing: what is in flight then, and the server's own end, need
+/// the rest. With the default grace period that is a second more than the presets say.
+pub fn longest_settle(pre_stop: Duration) -> Duration {
+    tenths(pre_stop / 3 * 2)
+}
+
 /// The time of one step, as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepTime {

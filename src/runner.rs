@@ -47,7 +47,7 @@ pub enum Which {
 pub struct Tools {
     pub processes: Processes,
     pub own_traffic: OwnTraffic,
-    pub app_ports: Vec<u16>,
+    pub usual_ports: Vec<u16>,
     pub main_process: Option<i32>,
     pub secrets: Secrets,
 }
@@ -60,7 +60,7 @@ impl Tools {
             limit,
             hook_started,
             kill_after: KILL_AFTER.min(limit.saturating_duration_since(Instant::now()) / 10),
-            app_ports: self.app_ports.clone(),
+            usual_ports: self.usual_ports.clone(),
             main_process: self.main_process,
             processes: self.processes.clone(),
             own_traffic: self.own_traffic.clone(),

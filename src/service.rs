@@ -12,8 +12,11 @@ use crate::{
     config::Config,
     control,
     door::Door,
+    drain::history::History,
     exit,
     fatal::Fatal,
+    hook::Hook,
+    net::counters,
     process::Processes,
     server,
     step::OwnTraffic,
@@ -42,8 +45,11 @@ impl Service {
         let listener = config.server.listen.map(|address| bind(&config, address)).transpose()?;
         let refused = |what: &str, error: io::Error| Fatal::new(exit::INTERNAL, format!("{what}: {error}"));
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let own_traffic =
-            OwnTraffic { ports: address.map(|address| address.port()).into_iter().collect(), ..OwnTraffic::default() };
+        let port = address.map(|address| address.port());
+        let history = if config.hook(Hook::PreStop).drains() { History::new() } else { History::default() };
+        let own_traffic = OwnTraffic { ports: port.into_iter().collect(), history, ..OwnTraffic::default() };
+        counters::set_own_port(port.unwrap_or(0));
+        own_traffic.history.look(&own_traffic);
         let processes = Processes::start(true).map_err(|error| refused("reaper", error))?;
         let mut rights = config.server.rights.clone();
         rights.listener_is_loopback = address.is_some_and(|address| address.ip().is_loopback());

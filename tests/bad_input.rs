@@ -62,10 +62,10 @@ fn unknown_keys_with_what_was_meant() {
             "@:1: grace-perid: unknown key `grace-perid`\n  help: did you mean `grace-period`? known here: {top}\n\
              @:2: stop_reserve: unknown key `stop_reserve`\n  help: did you mean `stop-reserve`? known here: {top}\n\
              @:3: nonsense: unknown key `nonsense`\n  help: known here: {top}\n\
-             @:6: server: tokenfile: unknown key `tokenfile`\n  help: did you mean `token-file`? known here: listen, token-file, token-env, allow-from, allow-unauthenticated\n\
+             @:6: server: tokenfile: unknown key `tokenfile`\n  help: did you mean `token-file`? known here: listen, token, token-file, token-env, allow-from, allow-unauthenticated\n\
              @:8: pre-stop: step 1: drian: unknown key `drian`\n  help: did you mean `drain`? known here: {steps}\n\
              @:11: pre-stop: step 2: retrys: unknown key `retrys`\n  help: did you mean `retries`? known here: {steps}\n\
-             @:14: pre-stop: step \"q\": drain: settel: unknown key `settel`\n  help: did you mean `settle`? known here: settle, quiet-min, threshold, ports, ignore-peers, idle-after, longest-request, source, metric\n\
+             @:14: pre-stop: step \"q\": drain: settel: unknown key `settel`\n  help: did you mean `settle`? known here: settle, quiet-min, threshold, ports, ignore-peers, idle-after, longest-request, long-lived, source, metric\n\
              @:16: pre-stop: step 4: http: methd: unknown key `methd`\n  help: did you mean `method`? known here: url, succeed, retry, skip, method, headers, body, body-file, bearer, bearer-file, basic, cert-file, key-file, ca-file, insecure, server-name, follow-redirects, unix-socket\n\
              @:18: pre-stop: step 5: wait: tpc: unknown key `tpc`\n  help: did you mean `tcp`? known here: interval, consecutive, try-timeout, tcp, http, unix, file, contains, absent, process-gone, dns, count, metric, send, expect, postgres, mysql, redis, user, database, password, password-file, grpc, service, exec\n\
              @:21: pre-stop: step 6: when: file-exist: unknown key `file-exist`\n  help: did you mean `file-exists`? known here: file-exists, file-missing, file-contains, env, command\n"

@@ -319,8 +319,8 @@ fn blocks<'t>(text: &'t str, language: &str) -> Vec<String> {
 #[test]
 fn the_readmes_configuration_and_check_are_real() {
     let toml = blocks(README, "toml");
-    // The whole configuration, and the parts of one that are about warm-up and about state.
-    assert_eq!(toml.len(), 3);
+    // The whole configuration, and the parts of one that are about presets, warm-up and state.
+    assert_eq!(toml.len(), 4);
     for part in &toml[1..] {
         let part = parse("README", &format!("[server]\nallow-from = [\"gateway\"]\n{part}"));
         assert!(part.is_ok(), "{}", show(&part.err().unwrap_or_default()));
@@ -352,6 +352,14 @@ fn the_readmes_commands_exist() {
         let command = line.split(" #").next().unwrap_or_default().trim();
         if let Some(target) = command.strip_prefix("make ") {
             assert!(makefile.lines().any(|line| line.starts_with(&format!("{target}:"))), "`{command}` is no target");
+        } else if let Some(line) = command.strip_prefix("boathook ") {
+            let (line, file) = line.split_once(" > ").expect("into a file");
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let line = words(line);
+            let printed = boathook(folder.path(), &line.iter().map(String::as_str).collect::<Vec<_>>());
+            fs::write(folder.path().join(file), &printed.stdout).expect("written");
+            let checked = boathook(folder.path(), &["check", "--config", file]);
+            assert!(checked.status.success(), "{line:?}: {}", String::from_utf8_lossy(&checked.stderr));
         } else {
             assert_eq!(command, "docker build -t boathook .");
             assert!(root().join("Dockerfile").exists());

@@ -155,8 +155,8 @@ fn explain(message: &str) -> (String, Option<String>) {
     (message, None)
 }
 
-/// Whether two keys are one slip apart: a letter more, less, or another, letters in another order, or `_` for `-`.
-fn is_near(wrong: &str, name: &str) -> bool {
+/// Whether two words are one slip apart: a letter more, less, or another, letters in another order, or `_` for `-`.
+pub fn is_near(wrong: &str, name: &str) -> bool {
     let (a, b): (Vec<char>, Vec<char>) = (wrong.replace('_', "-").chars().collect(), name.chars().collect());
     let mut left = b.clone();
     let mut in_both = |x: &char| left.iter().position(|y| x == y).map(|at| left.swap_remove(at)).is_some();

@@ -14,6 +14,7 @@ use crate::{
     duration::show,
     hook::Hook,
     plan::{self, Grace, Misfit, Plan, StepTime},
+    preset,
     problem::{Problem, Scope},
     process::signal_by_name,
     readiness::Readiness,
@@ -64,7 +65,11 @@ pub struct Server {
 /// The application.
 #[derive(Clone, Debug, Default)]
 pub struct App {
+    /// `nginx: ports, stop-signal`: the preset and what it gave; `None`: without one.
+    pub preset: Option<String>,
     pub ports: Vec<u16>,
+    /// Where the preset's server usually listens, for when no ports are written.
+    pub usual_ports: Vec<u16>,
     /// What the main process gets instead of the stop signal that came; `None`: the same signal.
     pub stop_signal: Option<i32>,
     /// The signals that mean "stop".
@@ -115,6 +120,11 @@ pub struct HookConfig {
 }
 
 impl HookConfig {
+    /// Whether it watches connections.
+    pub fn drains(&self) -> bool {
+        self.steps.iter().any(Step::drains)
+    }
+
     pub fn plan(&self) -> Plan {
         Plan {
             deadline: self.deadline,
@@ -168,7 +178,7 @@ impl Config {
 
 /// Gives meaning to the whole configuration.
 pub(super) fn mean(
-    typed: typed::Config,
+    mut typed: typed::Config,
     document: &Document<'_>,
     environment: &dyn Fn(&str) -> Option<String>,
     problems: &mut Vec<Problem>,
@@ -184,7 +194,12 @@ pub(super) fn mean(
         secrets: &mut secrets,
         problems,
     };
-    let app = mean_app(typed.app, document, &mut scope);
+    let preset = take_from_preset(&mut typed, document, &mut scope);
+    let mut app = mean_app(typed.app, document, &mut scope);
+    if let Some(preset) = &preset {
+        app.preset = Some(preset.gave.clone());
+        app.usual_ports.clone_from(&preset.usual_ports);
+    }
     let server = mean_server(typed.server, document, environment, &mut scope);
     let log = mean_log(typed.log, document, &mut scope);
     let readiness = typed.readiness.and_then(|readiness| {
@@ -225,8 +240,13 @@ pub(super) fn mean(
     }
     scope.line = None;
 
-    let line_of = |at| document.line_of(at);
+    // What a preset's steps stand in is not the user's file: the place to change something is where it is named.
+    let preset_line = preset.as_ref().filter(|preset| preset.has_steps).map(|preset| preset.line);
     let mut steps_of = |hook: Hook, typed: typed::Hook| {
+        let line_of = |at| match preset_line {
+            Some(line) if hook == Hook::PreStop => line,
+            _ => document.line_of(at),
+        };
         scope.place = hook.name().into();
         let deadline =
             typed.deadline.map(|deadline| (document.line_of(deadline.span().start), deadline.into_inner().0));
@@ -234,7 +254,7 @@ pub(super) fn mean(
     };
     let (pre_start, pre_start_deadline) = steps_of(Hook::PreStart, typed.pre_start);
     let (post_start, post_start_deadline) = steps_of(Hook::PostStart, typed.post_start);
-    let (pre_stop, pre_stop_deadline) = steps_of(Hook::PreStop, typed.pre_stop);
+    let (mut pre_stop, pre_stop_deadline) = steps_of(Hook::PreStop, typed.pre_stop);
     let (post_stop, post_stop_deadline) = steps_of(Hook::PostStop, typed.post_stop);
     scope.place = String::new();
 
@@ -258,10 +278,20 @@ pub(super) fn mean(
         );
         scope.line = None;
     }
+    let pre_stop_time = pre_stop_deadline.map_or(longest_pre_stop, |(_, deadline)| deadline);
+    if preset_line.is_some() {
+        // A preset knows no grace period.
+        for step in &mut pre_stop {
+            step.timeout = step.timeout.map(|timeout| timeout.min(pre_stop_time / 4));
+            if let step::Action::Drain(drain) = &mut step.action {
+                drain.cap_settle(plan::longest_settle(pre_stop_time));
+            }
+        }
+    }
     let hooks = [
         HookConfig { steps: pre_start, deadline: start(pre_start_deadline) },
         HookConfig { steps: post_start, deadline: start(post_start_deadline) },
-        HookConfig { steps: pre_stop, deadline: pre_stop_deadline.map_or(longest_pre_stop, |(_, deadline)| deadline) },
+        HookConfig { steps: pre_stop, deadline: pre_stop_time },
         HookConfig {
             steps: post_stop,
             deadline: post_stop_deadline
@@ -297,6 +327,57 @@ pub(super) fn mean(
         undrain_after,
         hooks,
         secrets: Secrets::new(secrets),
+    }
+}
+
+/// What became of `[app] preset`.
+struct FromPreset {
+    /// Where it is named.
+    line: usize,
+    gave: String,
+    usual_ports: Vec<u16>,
+    /// Pre-stop is the preset's.
+    has_steps: bool,
+}
+
+/// Puts what the preset says where the user has written nothing.
+fn take_from_preset(typed: &mut typed::Config, document: &Document<'_>, scope: &mut Scope<'_>) -> Option<FromPreset> {
+    let name = typed.app.preset.take()?;
+    let line = document.line_of(name.span().start);
+    scope.line = Some(line);
+    let found = preset::find(name.get_ref());
+    let found = found.map_err(|(what, help)| scope.problem("app: preset", what, help)).ok();
+    // A test reads them all: there is nothing in them that cannot be read.
+    let given = found.and_then(|found| {
+        let mut own = Document::new(&found.name, &found.text);
+        own.read::<typed::Config>(&|_| None, scope.problems)
+    });
+    scope.line = None;
+    let given = given?;
+    let mut gave = Vec::new();
+    let app = &mut typed.app;
+    let mut usual_ports = Vec::new();
+    if app.ports.is_none() {
+        let ports = given.app.ports.into_iter().flat_map(Spanned::into_inner);
+        usual_ports = short::set_of(ports.map(|port| port.0));
+        gave.push("the usual ports");
+    }
+    give("stop-signal", &mut app.stop_signal, given.app.stop_signal, &mut gave);
+    give("stop-on", &mut app.stop_on, given.app.stop_on, &mut gave);
+    give("graceful-stop", &mut app.graceful_stop, given.app.graceful_stop, &mut gave);
+    let has_steps = typed.pre_stop.step.is_empty();
+    if has_steps {
+        typed.pre_stop.step = given.pre_stop.step;
+        gave.push("pre-stop");
+    }
+    let gave = if gave.is_empty() { "nothing that is not written".into() } else { gave.join(", ") };
+    Some(FromPreset { line, gave: format!("{}: {gave}", name.get_ref()), usual_ports, has_steps })
+}
+
+fn give<T>(key: &'static str, typed: &mut Option<T>, given: Option<T>, gave: &mut Vec<&'static str>) {
+    if typed.is_none() && given.is_some() {
+        *typed = given;
+        gave.push(key);
     }
 }
 
@@ -387,7 +468,9 @@ fn check_fit(hook: Hook, config: &HookConfig, grace: &Grace, deadline_is_configu
 fn mean_app(typed: typed::App, document: &Document<'_>, scope: &mut Scope<'_>) -> App {
     scope.place = "app".into();
     let mut app = App {
+        preset: None,
         ports: Vec::new(),
+        usual_ports: Vec::new(),
         stop_signal: None,
         stop_on: vec![libc::SIGTERM, libc::SIGINT, libc::SIGQUIT],
         graceful_stop: typed.graceful_stop.unwrap_or(false),
@@ -454,11 +537,26 @@ fn mean_server(
             }
         }
     }
-    if let (Some(_), Some(variable)) = (&typed.token_file, &typed.token_env) {
-        scope.line = Some(document.line_of(variable.span().start));
-        scope.problem("token-env", "there is a token-file as well", "keep one of them".to_owned());
+    let tokens = [("token", &typed.token), ("token-file", &typed.token_file), ("token-env", &typed.token_env)];
+    let mut tokens = tokens.into_iter().filter_map(|(key, typed)| Some((key, typed.as_ref()?)));
+    let first = tokens.next().map(|(key, _)| key);
+    let has_token = first.is_some();
+    for (key, typed) in tokens {
+        scope.line = Some(document.line_of(typed.span().start));
+        let other = first.unwrap_or_default();
+        scope.problem(key, format!("there is a {other} as well"), "keep one of them".to_owned());
     }
-    let has_token = typed.token_file.is_some() || typed.token_env.is_some();
+    if let Some(token) = typed.token {
+        scope.line = Some(document.line_of(token.span().start));
+        let token = token.into_inner();
+        if token.trim().is_empty() || token.chars().any(char::is_control) {
+            let help = "`boathook init` makes one; or name a token-file, or a token-env".to_owned();
+            scope.problem("token", "it is empty, or has control characters", help);
+        }
+        let token = token.trim().to_owned();
+        scope.secrets.push(token.clone());
+        server.rights.token = Some(TokenSource::Value(token));
+    }
     if let Some(path) = typed.token_file {
         scope.line = Some(document.line_of(path.span().start));
         match check_token(Path::new(path.get_ref())) {

@@ -11,6 +11,7 @@ pub use meaning::{App, Config, Gate, HookConfig, LogConfig, LogFormat, Server};
 
 use crate::{problem::Problem, short};
 use document::Document;
+pub use document::is_near;
 
 /// Where a configuration is looked for when nobody names one.
 pub const USUAL_PLACE: &str = "/etc/boathook/boathook.toml";

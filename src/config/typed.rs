@@ -24,6 +24,7 @@ keys! {
     #[derive(Debug)]
     pub struct Server {
         pub listen: Option<Spanned<String>> = Toml,
+        pub token: Option<Spanned<String>> = Toml,
         pub token_file: Option<Spanned<String>> = Toml,
         pub token_env: Option<Spanned<String>> = Toml,
         pub allow_from: Option<Spanned<Vec<String>>> = Toml,
@@ -34,6 +35,7 @@ keys! {
 keys! {
     #[derive(Debug)]
     pub struct App {
+        pub preset: Option<Spanned<String>> = Toml,
         pub ports: Option<Spanned<Vec<Port>>> = Toml,
         pub stop_signal: Option<Spanned<String>> = Toml,
         pub stop_on: Option<Spanned<Vec<String>>> = Toml,

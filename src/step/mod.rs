@@ -5,7 +5,7 @@
 use std::{
     fmt,
     future::Future,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -14,7 +14,9 @@ use tokio::time::Instant;
 use toml::Spanned;
 
 use crate::{
+    drain::history::History,
     keys::{Fields, Read},
+    net::counters,
     problem::Scope,
     process::Processes,
 };
@@ -79,7 +81,8 @@ pub struct Context {
     pub hook_started: Instant,
     /// Time granted for TERM before KILL, counted back from `limit`, for steps that end processes.
     pub kill_after: Duration,
-    pub app_ports: Vec<u16>,
+    /// Where the preset's server usually listens.
+    pub usual_ports: Vec<u16>,
     /// The process that the `signal` step means by default: what `boathook run` started, else PID 1.
     pub main_process: Option<i32>,
     pub processes: Processes,
@@ -87,13 +90,22 @@ pub struct Context {
     pub progress: Progress,
 }
 
-/// The connections that the agent itself has accepted: the drain must not count them as the application's.
+/// The connections that the agent itself has accepted or made: the drain must not count them as the application's.
 #[derive(Clone, Debug, Default)]
 pub struct OwnTraffic {
     /// The ports the agent listens on (TCP).
     pub ports: Vec<u16>,
     /// Connections accepted on them so far.
     pub accepted: Arc<std::sync::atomic::AtomicU64>,
+    /// What was seen of all others.
+    pub history: History,
+}
+
+impl OwnTraffic {
+    /// Connections so far with the agent at one end or both, as the kernel counts those that were accepted here.
+    pub fn count(&self) -> i64 {
+        self.accepted.load(Relaxed).wrapping_add(counters::own_connections()).cast_signed()
+    }
 }
 
 /// What a step is doing now, in a few words. Shown in `/status`; when the step is cut it is the reason
@@ -193,6 +205,17 @@ pub struct Step {
     pub when: Option<Condition>,
     /// Its time is reserved, and it runs also when the hook was aborted or is in a hurry.
     pub essential: bool,
+}
+
+impl Step {
+    /// Whether it watches connections, or one of its group does.
+    pub fn drains(&self) -> bool {
+        match &self.action {
+            Action::Group(steps) => steps.iter().any(Step::drains),
+            Action::Drain(drain) => drain.watches_connections(),
+            _ => false,
+        }
+    }
 }
 
 /// The first pause between attempts: long enough for a blip to pass, short enough for a grace period.

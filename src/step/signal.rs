@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, PidfdFlags};
 
-use super::{Context, End, Kind};
+use super::{Context, End, Kind, drain::Drain};
 use crate::{
     keys::{Error, Node, Read, Shape, keys},
     problem::Scope,
@@ -22,6 +22,9 @@ use crate::{
 const PID_FILE_LIMIT: usize = 64;
 /// Without pidfds (before Linux 5.3, and in some sandboxes) the end of a process can only be polled for.
 const POLL: Duration = Duration::from_millis(20);
+/// A server takes this long to close what is idle, on a machine that is busy: before that nothing is concluded from what is
+/// still open.
+const NOTICED: Duration = Duration::from_millis(500);
 /// How many pids a message lists.
 const LISTED: usize = 5;
 
@@ -39,6 +42,8 @@ keys! {
         process: Option<String> = One("NAME"),
         /// Wait until the process has ended
         wait: bool = Switch,
+        /// Or until nothing is in flight on the application's ports any more, should it go on for connections that nobody uses
+        or_drained: bool = Switch,
     }
     impl {
         fn short(&mut self, value: Node<'_>) -> Result<bool, Error> {
@@ -73,9 +78,10 @@ pub struct Signal {
     signal: i32,
     to: Target,
     wait: bool,
+    or_drained: Option<Drain>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Target {
     Main,
     PidFile(PathBuf),
@@ -108,11 +114,14 @@ impl Kind for Signal {
             (None, Some(name)) => Target::Process(name),
             (None, None) => Target::Main,
         };
+        let or_drained = typed.or_drained.then(|| Drain::in_flight_alone(scope)).flatten();
         let signal = signal.filter(|_| scope.problems.len() == before)?;
-        Some(Self { signal, to, wait: typed.wait })
+        Some(Self { signal, to, wait: typed.wait || or_drained.is_some(), or_drained })
     }
 
     async fn run(&self, context: &Context) -> End {
+        // After the signal nothing may listen any more.
+        let drain = self.or_drained.as_ref().and_then(|drain| drain.with_ports_of_now(context));
         let (signal, to, main) = (self.signal, self.to.clone(), context.main_process);
         // Files and /proc may hang; if so, only this thread does.
         let sent = crate::task::blocking(move || send(signal, &to, main)).await;
@@ -126,8 +135,28 @@ impl Kind for Signal {
         if !self.wait {
             return End::Done(format!("{name} sent to pid {}", sent.pid));
         }
-        context.progress.set(format!("pid {} has not ended after {name}", sent.pid));
-        wait_for_end(sent).await
+        let goes_on = format!("pid {} has not ended after {name}", sent.pid);
+        context.progress.set(&goes_on);
+        let Some(drain) = drain else { return wait_for_end(sent).await };
+        let drained = async {
+            tokio::time::sleep(NOTICED).await;
+            drain.run(context).await
+        };
+        tokio::select! {
+            biased;
+            ended = wait_for_end(sent) => ended,
+            drained = drained => match drained {
+                End::Done(what) => End::Done(format!("{goes_on}, but nothing is in flight: {what}")),
+                other => other,
+            },
+        }
+    }
+}
+
+impl Signal {
+    /// Whether the main process gets this signal, and nothing is in flight any more when the step has succeeded.
+    pub fn drains_main(&self, signal: i32) -> bool {
+        self.signal == signal && self.to == Target::Main && self.or_drained.is_some()
     }
 }
 
@@ -164,6 +193,13 @@ fn send(signal: i32, to: &Target, main: Option<i32>) -> Result<Sent, NotSent> {
     let stat = find::read_stat(pid);
     if !find::is_running(pid) {
         return Err(gone());
+    }
+    // With shareProcessNamespace PID 1 is the pod's own, and the pod ends with it.
+    if let (Target::Main, 1, Some(stat)) = (to, pid, &stat)
+        && stat.name == "pause"
+    {
+        let help = "containers share their processes here: name the main one by process or pid-file";
+        return Err(NotSent::Failed(format!("{what}: pid 1 is the pod's pause container; {help}")));
     }
     if let (Target::Process(name), Some(stat)) = (to, &stat)
         && !find::is_called(pid, stat, name)

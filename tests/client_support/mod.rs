@@ -21,7 +21,7 @@ pub fn context() -> Context {
         limit: Instant::now() + Duration::from_secs(20),
         hook_started: Instant::now(),
         kill_after: Duration::from_secs(1),
-        app_ports: Vec::new(),
+        usual_ports: Vec::new(),
         main_process: None,
         processes: Processes::idle(),
         own_traffic: OwnTraffic::default(),
