@@ -15,6 +15,7 @@ use tokio::{
 
 use crate::{
     http::{Connection, Fault, connect_fault},
+    kubelet::Place,
     pod::Pod,
 };
 

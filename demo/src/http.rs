@@ -51,7 +51,21 @@ impl Connection {
 
     async fn send_and_receive(&mut self, request: &str) -> Result<u16, Fault> {
         // A server that has closed may still have answered: only reading tells.
-        let _ = self.stream.write_all(request.as_bytes()).await;
+        let _ = self.send(request.as_bytes()).await;
+        self.receive().await
+    }
+
+    /// # Errors
+    /// The connection has ended; whether there was an answer before, only [`Self::receive`] tells.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
+    /// The answer's status, once all of the answer has arrived; waits for as long as that takes.
+    ///
+    /// # Errors
+    /// How it failed; the connection is of no use any more.
+    pub async fn receive(&mut self) -> Result<u16, Fault> {
         let mut answer = Vec::with_capacity(512);
         loop {
             if let Some((status, whole)) = parse(&answer)
@@ -68,6 +82,11 @@ impl Connection {
         }
     }
 
+    /// What follows an answer that changes the protocol.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Returns when the server has closed the connection, which HTTP clients notice also while they are idle.
     pub async fn closed(&mut self) {
         let mut unexpected = [0; 64];
@@ -75,16 +94,35 @@ impl Connection {
     }
 }
 
-/// Status and whole length of an answer whose head is complete; an answer without Content-Length has no body.
+/// Status and whole length of an answer whose head is complete, and its last chunk if it is sent in chunks; an answer
+/// that has neither chunks nor Content-Length has no body.
 fn parse(answer: &[u8]) -> Option<(u16, usize)> {
     let head = answer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&answer[..head]).ok()?;
     let status = text.split(' ').nth(1)?.parse().ok()?;
-    let length = text.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
-    });
-    Some((status, head + length.unwrap_or(0)))
+    let field = |wanted: &str| {
+        let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+        fields.find_map(|(name, value)| name.eq_ignore_ascii_case(wanted).then(|| value.trim()))
+    };
+    let body = match field("transfer-encoding") {
+        Some(coding) if coding.eq_ignore_ascii_case("chunked") => chunks(&answer[head..])?,
+        _ => field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0),
+    };
+    Some((status, head + body))
+}
+
+/// The length of a body in chunks, if its end is there; nobody here sends trailers.
+fn chunks(body: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let line = body.get(at..)?.windows(2).position(|window| window == b"\r\n")?;
+        let size = std::str::from_utf8(&body[at..at + line]).ok()?.split(';').next()?.trim();
+        let size = usize::from_str_radix(size, 16).ok()?;
+        at += line + 2 + size + 2;
+        if size == 0 {
+            return (body.len() >= at).then_some(at);
+        }
+    }
 }
 
 /// What a failed connect means to a client.
@@ -101,11 +139,13 @@ mod tests {
 
     #[test]
     fn an_answer_is_whole_with_its_last_byte() {
-        let cases: [(&str, Option<(u16, usize)>); 4] = [
+        let cases: [(&str, Option<(u16, usize)>); 6] = [
             ("", None),
             ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n", None),
             ("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n", Some((503, 57))),
             ("HTTP/1.1 204 No Content\r\n\r\n", Some((204, 27))),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n", None),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", Some((200, 59))),
         ];
         for (text, expected) in cases {
             assert_eq!(parse(text.as_bytes()), expected, "{text:?}");

@@ -3,7 +3,7 @@
 //! probes each second, and for the end the pre-stop hook, then the stop signal, then the kill when grace is over.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     process::{Child, Command},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -11,17 +11,15 @@ use std::{
 };
 
 use tokio::{
+    net::TcpStream,
     task::JoinHandle,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
-use crate::{
-    http::{Connection, Fault},
-    pod::Pod,
-};
+use crate::http::{Connection, Fault};
 
-/// `terminationGracePeriodSeconds`, at its default.
-pub const GRACE: Duration = Duration::from_secs(30);
+/// What the diary says of a container that had to be killed.
+pub const SIGKILL_SENT: &str = "SIGKILL: grace is over";
 /// The kubelet never kills earlier than this after the stop signal.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
 /// Measured on a node: the post-start hook's request comes this long after the process.
@@ -29,16 +27,33 @@ const POST_START_AFTER: Duration = Duration::from_millis(10);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// Probes at start-up: only so that the demo begins without delay.
 const FIRST_PROBES_EVERY: Duration = Duration::from_millis(100);
-const READY_WITHIN: Duration = Duration::from_secs(15);
+/// A JVM on a busy machine needs most of it.
+const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How often an ended process is looked for.
 const WATCH_EVERY: Duration = Duration::from_millis(5);
 
+/// Where a container runs, and how the kubelet reaches it.
+pub trait Place: Clone + Send + Sync + 'static {
+    /// Starts the container's main process; it is running its program when this returns.
+    fn start(&self, command: Command) -> impl Future<Output = io::Result<Child>> + Send;
+    /// Runs a command beside the main process with this id.
+    fn exec(&self, main: u32, command: Command) -> impl Future<Output = io::Result<Child>> + Send;
+    /// A new connection to a port of the pod.
+    fn connect(&self, port: u16) -> impl Future<Output = io::Result<TcpStream>> + Send;
+    /// What the kubelet writes into `Host`.
+    fn host(&self) -> String;
+    fn app_port(&self) -> u16;
+    fn hook_port(&self) -> u16;
+}
+
 /// The pod's `preStop`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PreStop {
     None,
     /// `exec: ["sleep", …]`: for the kubelet a command that takes this long.
     Sleep(Duration),
+    /// `exec`: a command in the container. It ends with the container, and has no timeout but the grace period.
+    Exec(Vec<String>),
     /// `httpGet` on boathook's port.
     Http,
 }
@@ -67,8 +82,8 @@ impl Diary {
 }
 
 /// A running container.
-pub struct Container {
-    pod: Pod,
+pub struct Container<P: Place> {
+    pod: P,
     process: Child,
     /// Both hooks go over this connection.
     hooks: Option<Connection>,
@@ -77,7 +92,7 @@ pub struct Container {
     diary: Diary,
 }
 
-impl Drop for Container {
+impl<P: Place> Drop for Container<P> {
     fn drop(&mut self) {
         self.probes.abort();
         let _ = self.process.kill();
@@ -91,13 +106,13 @@ impl Drop for Container {
 ///
 /// # Errors
 /// The process could not start, post-start failed, or it did not get ready.
-pub async fn start(
-    pod: Pod,
+pub async fn start<P: Place>(
+    pod: P,
     command: Command,
-    pre_stop: PreStop,
+    pre_stop: &PreStop,
     token: &str,
     diary: Diary,
-) -> Result<Container, String> {
+) -> Result<Container<P>, String> {
     let mut process = pod.start(command).await.map_err(|error| format!("container: {error}"))?;
     let output = process.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
     let errors = process.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
@@ -105,8 +120,8 @@ pub async fn start(
         copy_log(pipe, diary.clone());
     }
     let (port, path) = match pre_stop {
-        PreStop::Http => (pod.hook_port, "/ready"),
-        PreStop::None | PreStop::Sleep(_) => (pod.app_port, "/healthz"),
+        PreStop::Http => (pod.hook_port(), "/ready"),
+        PreStop::None | PreStop::Sleep(_) | PreStop::Exec(_) => (pod.app_port(), "/healthz"),
     };
     let mut container = Container {
         probes: tokio::spawn(async {}),
@@ -116,7 +131,7 @@ pub async fn start(
         process,
         diary: diary.clone(),
     };
-    if pre_stop == PreStop::Http {
+    if *pre_stop == PreStop::Http {
         sleep(POST_START_AFTER).await;
         container.post_start().await?;
     }
@@ -131,11 +146,11 @@ pub async fn start(
     Ok(container)
 }
 
-impl Container {
+impl<P: Place> Container<P> {
     async fn post_start(&mut self) -> Result<(), String> {
         let fail = |why: String, diary: &Diary| Err(format!("post-start hook: {why}; its log:\n{}", log_text(diary)));
         // Refused connections are not retried: the kubelet would kill the container.
-        let mut hooks = match self.pod.connect(self.pod.hook_port).await {
+        let mut hooks = match self.pod.connect(self.pod.hook_port()).await {
             Ok(stream) => Connection::new(stream),
             Err(error) => return fail(error.to_string(), &self.diary),
         };
@@ -150,22 +165,28 @@ impl Container {
     /// the answer's status.
     fn hook_request(&self, path: &str) -> String {
         format!(
-            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nUser-Agent: kube-lifecycle/1.36\r\nAccept: */*\r\n\
+            "GET {path} HTTP/1.1\r\nHost: {}:{}\r\nUser-Agent: kube-lifecycle/1.36\r\nAccept: */*\r\n\
              Authorization: Bearer {}\r\nAccept-Encoding: gzip\r\n\r\n",
-            self.pod.hook_port, self.token
+            self.pod.host(),
+            self.pod.hook_port(),
+            self.token
         )
     }
 
-    /// Deletes the pod: returns when the container is gone.
+    /// Deletes the pod with `grace` as its `terminationGracePeriodSeconds`: returns when the container is gone.
     ///
     /// # Errors
     /// The process could not be signalled or waited for.
-    pub async fn stop(mut self, pre_stop: PreStop) -> Result<Instant, String> {
-        let deleted = Instant::now();
-        let end_of_grace = deleted + GRACE;
+    pub async fn stop(mut self, pre_stop: &PreStop, grace: Duration) -> Result<Instant, String> {
+        let end_of_grace = Instant::now() + grace;
         match pre_stop {
             PreStop::None => {}
-            PreStop::Sleep(time) => sleep(time.min(GRACE)).await,
+            PreStop::Sleep(time) => sleep((*time).min(grace)).await,
+            PreStop::Exec(words) => {
+                if let Some(gone) = self.exec(words, end_of_grace).await? {
+                    return Ok(gone);
+                }
+            }
             PreStop::Http => self.pre_stop(end_of_grace).await,
         }
         self.signal(libc::SIGTERM)?;
@@ -173,10 +194,43 @@ impl Container {
         let kill_at = end_of_grace.max(Instant::now() + LEAST_GRACE);
         let Ok(ended) = timeout_at(kill_at, self.ended()).await else {
             self.signal(libc::SIGKILL)?;
-            self.diary.note("kubelet", "SIGKILL: grace is over");
+            self.diary.note("kubelet", SIGKILL_SENT);
             return self.ended().await;
         };
         ended
+    }
+
+    /// Runs a pre-stop command, and returns when the container is gone, if it went during the command.
+    async fn exec(&mut self, words: &[String], end_of_grace: Instant) -> Result<Option<Instant>, String> {
+        let [program, arguments @ ..] = words else { return Err("pre-stop: an empty command".into()) };
+        let mut command = Command::new(program);
+        command.args(arguments);
+        self.diary.note("kubelet", format!("pod deleted: {}", words.join(" ")));
+        let mut hook = match self.pod.exec(self.process.id(), command).await {
+            Ok(hook) => hook,
+            Err(error) => {
+                self.diary.note("kubelet", format!("pre-stop hook failed: {error}"));
+                return Ok(None);
+            }
+        };
+        let gone = loop {
+            if let Ok(Some(status)) = hook.try_wait() {
+                self.diary.note("kubelet", format!("pre-stop hook ended ({status})"));
+                break None;
+            }
+            if let Ok(ended) = timeout(WATCH_EVERY, self.ended()).await {
+                break Some(ended?);
+            }
+            if Instant::now() > end_of_grace {
+                self.diary.note("kubelet", "pre-stop hook did not end within the grace period");
+                break None;
+            }
+        };
+        if gone.is_some() {
+            let _ = hook.kill();
+            let _ = hook.wait();
+        }
+        Ok(gone)
     }
 
     /// The pre-stop hook: on post-start's connection, on a new one if that is gone.
@@ -191,7 +245,7 @@ impl Container {
                     other => return other,
                 }
             }
-            let stream = self.pod.connect(self.pod.hook_port).await.map_err(|_| Fault::Refused)?;
+            let stream = self.pod.connect(self.pod.hook_port()).await.map_err(|_| Fault::Refused)?;
             Connection::new(stream).exchange(&request).await
         });
         match answer.await {
@@ -208,7 +262,7 @@ impl Container {
         // SAFETY: kill takes no pointers; the process is our child and not yet waited for, so the id is its own.
         match unsafe { libc::kill(process, signal) } {
             0 => Ok(()),
-            _ => Err(format!("signal {signal}: {}", std::io::Error::last_os_error())),
+            _ => Err(format!("signal {signal}: {}", io::Error::last_os_error())),
         }
     }
 
@@ -227,18 +281,19 @@ impl Container {
 }
 
 /// As the kubelet's prober: a connection of its own for each probe.
-async fn probe(pod: &Pod, port: u16, path: &str) -> Result<u16, Fault> {
+async fn probe(pod: &impl Place, port: u16, path: &str) -> Result<u16, Fault> {
     let stream = pod.connect(port).await.map_err(|_| Fault::Refused)?;
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: kube-probe/1.36\r\nAccept: */*\r\n\
-         Connection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {}:{port}\r\nUser-Agent: kube-probe/1.36\r\nAccept: */*\r\n\
+         Connection: close\r\n\r\n",
+        pod.host()
     );
     // `timeoutSeconds` of a probe is 1 by default.
     timeout(Duration::from_secs(1), Connection::new(stream).exchange(&request)).await.unwrap_or(Err(Fault::Other))
 }
 
 /// Notes each change of readiness. Probes go on while the container is being stopped.
-async fn keep_probing(pod: Pod, port: u16, path: &'static str, diary: Diary) {
+async fn keep_probing(pod: impl Place, port: u16, path: &'static str, diary: Diary) {
     let mut before = Ok(200);
     let mut next = Instant::now();
     loop {

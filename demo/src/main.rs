@@ -1,20 +1,13 @@
 //! A rolling restart seen from its clients, three times over: with no hook, with `sleep 5` as pre-stop hook, and with
 //! boathook. Everything is real but the node: real processes, real connections, real signals, on loopback.
-//!
-//! `server` is the application, `pod` the place where it runs, `kubelet` starts and stops it as Kubernetes does,
-//! `clients` are the traffic with the routing layer between, `rollout` puts them together, `table` shows the outcome.
-
-mod clients;
-mod http;
-mod kubelet;
-mod pod;
-mod rollout;
-mod server;
-mod table;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use rollout::Practice;
+use demo::{
+    clients, pod,
+    rollout::{self, Practice},
+    server, table,
+};
 
 const USAGE: &str = "usage: demo --boathook FILE [--routing-delay SECONDS]...
        demo server --port PORT

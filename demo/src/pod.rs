@@ -13,6 +13,8 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use crate::kubelet::Place;
+
 /// On loopback a connect is answered at once; this only bounds the unexpected.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -130,22 +132,38 @@ impl Pod {
         Ok(Self { errands, app_port: isolation.app_port(number), hook_port: isolation.hook_port(number) })
     }
 
-    /// Starts a process in the pod; it is running its program when this returns.
-    pub async fn start(&self, command: Command) -> io::Result<Child> {
+    fn send(&self, errand: Errand) -> io::Result<()> {
+        self.errands.send(errand).map_err(|_| gone())
+    }
+}
+
+impl Place for Pod {
+    async fn start(&self, command: Command) -> io::Result<Child> {
         let (tell, told) = oneshot::channel();
         self.send(Errand::Start(Box::new(command), tell))?;
         told.await.map_err(|_| gone())?
     }
 
-    /// A new connection to a port of the pod.
-    pub async fn connect(&self, port: u16) -> io::Result<tokio::net::TcpStream> {
+    async fn exec(&self, _main: u32, command: Command) -> io::Result<Child> {
+        self.start(command).await
+    }
+
+    async fn connect(&self, port: u16) -> io::Result<tokio::net::TcpStream> {
         let (tell, told) = oneshot::channel();
         self.send(Errand::Connect(port, tell))?;
         tokio::net::TcpStream::from_std(told.await.map_err(|_| gone())??)
     }
 
-    fn send(&self, errand: Errand) -> io::Result<()> {
-        self.errands.send(errand).map_err(|_| gone())
+    fn host(&self) -> String {
+        Ipv4Addr::LOCALHOST.to_string()
+    }
+
+    fn app_port(&self) -> u16 {
+        self.app_port
+    }
+
+    fn hook_port(&self) -> u16 {
+        self.hook_port
     }
 }
 

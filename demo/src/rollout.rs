@@ -15,6 +15,8 @@ use crate::{
     pod::{Isolation, Pod},
 };
 
+/// `terminationGracePeriodSeconds`, at its default.
+const GRACE: Duration = Duration::from_secs(30);
 /// Load before the deletion: long enough that slow answers are in flight everywhere.
 const LOAD_BEFORE: Duration = Duration::from_secs(3);
 /// Load after the old pod is gone and forgotten.
@@ -100,9 +102,9 @@ pub async fn run(practice: Practice, boathook: &Path, isolation: Isolation, dela
         // Only the old pod's story is told.
         let diary = if number == 0 { diary.clone() } else { Diary::default() };
         let mut attempt = 1;
-        let container: Container = loop {
+        let container: Container<Pod> = loop {
             let command = container_command(practice, boathook, &folder, &pod, &token)?;
-            match kubelet::start(pod.clone(), command, practice.pre_stop(), &token, diary.clone()).await {
+            match kubelet::start(pod.clone(), command, &practice.pre_stop(), &token, diary.clone()).await {
                 Ok(container) => break container,
                 // The kubelet kills and restarts a container whose post-start hook fails.
                 Err(why) if attempt < START_ATTEMPTS => println!("container restarted: {}", why.trim_end()),
@@ -129,7 +131,7 @@ pub async fn run(practice: Practice, boathook: &Path, isolation: Isolation, dela
             diary.note("router", "new connections reach the new pod only");
         }
     });
-    let gone = old.stop(practice.pre_stop()).await?;
+    let gone = old.stop(&practice.pre_stop(), GRACE).await?;
     routing.await.map_err(|error| format!("router: {error}"))?;
     sleep(LOAD_AFTER).await;
     traffic.finish().await?;
@@ -191,7 +193,11 @@ impl Drop for Folder {
     }
 }
 
-fn random_token() -> Result<String, String> {
+/// What the kubelet shows to the hooks, in hexadecimal.
+///
+/// # Errors
+/// The kernel gives no random numbers.
+pub fn random_token() -> Result<String, String> {
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
