@@ -23,19 +23,6 @@ const GRACEFUL: &str = "graceful-stop = true\n";
 /// A server as a test makes it in its place; none where it cannot be had.
 type Make = fn(&Place) -> Option<Server>;
 
-fn server(preset: &'static str, port: u16, command: &[&str]) -> Server {
-    Server {
-        preset,
-        command: command.iter().map(|word| (*word).to_owned()).collect(),
-        port,
-        quick: "/",
-        slow: Some("/slow"),
-        upload: Some("/up"),
-        names_no_ports: false,
-        config: String::new(),
-    }
-}
-
 /// As `/slow?ms=N` is understood by all applications here; `ms` is what a server hands them.
 const WSGI: &str = r#"
 import time
@@ -58,7 +45,7 @@ fn gunicorn(place: &Place) -> Option<Server> {
     let bind = format!("127.0.0.1:{port}");
     // Its control socket would be in the user's home.
     let words = ["--no-control-socket", "-k", "gthread", "--threads", "40", "-b", &bind, "app:app"];
-    Some(server("gunicorn", port, &[&["env", &path, &python, "-m", "gunicorn"][..], &words].concat()))
+    Some(Server::new("gunicorn", port, &[&["env", &path, &python, "-m", "gunicorn"][..], &words].concat()))
 }
 
 const ASGI: &str = r#"
@@ -84,7 +71,7 @@ fn uvicorn(place: &Place) -> Option<Server> {
     let path = format!("PYTHONPATH={}", packages.display());
     let number = port.to_string();
     let words = ["--port", &number, "--no-access-log", "--timeout-keep-alive", "60", "app:app"];
-    Some(server("uvicorn", port, &[&["env", &path, &python, "-m", "uvicorn"][..], &words].concat()))
+    Some(Server::new("uvicorn", port, &[&["env", &path, &python, "-m", "uvicorn"][..], &words].concat()))
 }
 
 const RACK: &str = r#"
@@ -100,7 +87,7 @@ fn puma(place: &Place) -> Option<Server> {
     let (program, port) = (needs("puma")?, free_port());
     place.write("config.ru", RACK);
     let bind = format!("tcp://127.0.0.1:{port}");
-    Some(server("puma", port, &[&program, "-t", "40:40", "-b", &bind, "config.ru"]))
+    Some(Server::new("puma", port, &[&program, "-t", "40:40", "-b", &bind, "config.ru"]))
 }
 
 const NODE: &str = r#"
@@ -119,7 +106,7 @@ if (process.argv[3]) process.once("SIGTERM", () => {
 fn node(place: &Place) -> Option<Server> {
     let (program, port) = (needs("node")?, free_port());
     place.write("server.js", NODE);
-    Some(server("node", port, &[&program, "server.js", &port.to_string()]))
+    Some(Server::new("node", port, &[&program, "server.js", &port.to_string()]))
 }
 
 fn node_that_closes(place: &Place) -> Option<Server> {
@@ -180,7 +167,7 @@ fn go(_: &Place) -> Option<Server> {
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     }
     let port = free_port();
-    Some(server("go", port, &[&program.display().to_string(), &port.to_string()]))
+    Some(Server::new("go", port, &[&program.display().to_string(), &port.to_string()]))
 }
 
 fn go_that_shuts_down(place: &Place) -> Option<Server> {
@@ -233,7 +220,7 @@ fn tomcat_with(place: &Place, service: &str, connector: &str) -> Option<Server> 
                    -Dtomcat.util.scan.StandardJarScanFilter.jarsToSkip=*.jar";
     let command = ["env", &base, options, "CATALINA_HOME=/usr/share/tomcat10", &script, "run"];
     let page = Some("/page.jsp");
-    Some(Server { quick: "/page.jsp", slow: page, upload: page, ..server("tomcat", port, &command) })
+    Some(Server { quick: "/page.jsp", slow: page, upload: page, ..Server::new("tomcat", port, &command) })
 }
 
 fn tomcat(place: &Place) -> Option<Server> {
@@ -280,7 +267,7 @@ static_resources:
     place.write("envoy.yaml", &text);
     let program = packages.join("envoy/_bin/envoy").display().to_string();
     let words = ["-c", "@/envoy.yaml", "-l", "error", "--concurrency", "1", "--use-dynamic-base-id"];
-    Some(server("envoy", port, &[&[program.as_str()][..], &words].concat()))
+    Some(Server::new("envoy", port, &[&[program.as_str()][..], &words].concat()))
 }
 
 /// Stops it under boathook as a rolling update does: nothing may be lost. `packages` are brought before, because there is no way

@@ -20,20 +20,6 @@ mod preset_support;
 mod server_support;
 mod support;
 
-/// What passes `/slow` and `/up` on to the backend and answers everything else itself.
-fn proxy(preset: &'static str, port: u16, command: &[&str]) -> Server {
-    Server {
-        preset,
-        command: command.iter().map(|word| (*word).to_owned()).collect(),
-        port,
-        quick: "/",
-        slow: Some("/slow"),
-        upload: Some("/up"),
-        names_no_ports: false,
-        config: String::new(),
-    }
-}
-
 fn nginx_on(place: &Place, address: &str, port: u16, more: &str) -> Option<Server> {
     let program = needs("nginx")?;
     start_backend(&place.path("backend"));
@@ -51,7 +37,7 @@ fn nginx_on(place: &Place, address: &str, port: u16, more: &str) -> Option<Serve
                        {more} }} }}"
         )),
     );
-    Some(proxy("nginx", port, &[&program, "-p", "@/", "-c", "@/nginx.conf"]))
+    Some(Server::new("nginx", port, &[&program, "-p", "@/", "-c", "@/nginx.conf"]))
 }
 
 fn nginx(place: &Place) -> Option<Server> {
@@ -77,7 +63,7 @@ fn apache(place: &Place, mpm: &str) -> Option<Server> {
             modules.concat()
         )),
     );
-    Some(proxy("apache", port, &[&program, "-DFOREGROUND", "-f", "@/httpd.conf"]))
+    Some(Server::new("apache", port, &[&program, "-DFOREGROUND", "-f", "@/httpd.conf"]))
 }
 
 fn haproxy(place: &Place, mode: &[&str]) -> Option<Server> {
@@ -93,7 +79,7 @@ fn haproxy(place: &Place, mode: &[&str]) -> Option<Server> {
              backend back\n server one unix@@/backend\n"
         )),
     );
-    Some(proxy("haproxy", port, &[&[program.as_str()], mode, &["-db", "-f", "@/haproxy.cfg"]].concat()))
+    Some(Server::new("haproxy", port, &[&[program.as_str()], mode, &["-db", "-f", "@/haproxy.cfg"]].concat()))
 }
 
 fn caddy(place: &Place) -> Option<Server> {
@@ -106,7 +92,7 @@ fn caddy(place: &Place) -> Option<Server> {
              \x20@other not path /\n reverse_proxy @other unix/@/backend\n}}\n"
         )),
     );
-    Some(proxy("caddy", port, &[&program, "run", "--adapter", "caddyfile", "--config", "@/Caddyfile"]))
+    Some(Server::new("caddy", port, &[&program, "run", "--adapter", "caddyfile", "--config", "@/Caddyfile"]))
 }
 
 fn lighttpd(place: &Place) -> Option<Server> {
@@ -122,7 +108,7 @@ fn lighttpd(place: &Place) -> Option<Server> {
              $HTTP[\"url\"] =~ \"^/(slow|up)\" {{ proxy.server = ( \"\" => ( ( \"host\" => \"@/backend\" ) ) ) }}\n"
         )),
     );
-    Some(proxy("lighttpd", port, &[&program, "-D", "-f", "@/lighttpd.conf"]))
+    Some(Server::new("lighttpd", port, &[&program, "-D", "-f", "@/lighttpd.conf"]))
 }
 
 fn varnish(place: &Place, more: &str) -> Option<Server> {
@@ -137,7 +123,7 @@ fn varnish(place: &Place, more: &str) -> Option<Server> {
     );
     let address = format!("127.0.0.1:{port}");
     let words = ["-F", "-T", "none", "-n", "@/varnish", "-a", &address, "-f", "@/default.vcl"];
-    Some(proxy("varnish", port, &[&[program.as_str()], words.as_slice()].concat()))
+    Some(Server::new("varnish", port, &[&[program.as_str()], words.as_slice()].concat()))
 }
 
 /// Stops it under load and tells how that went.

@@ -313,7 +313,7 @@ impl Engine {
             return wait(Need::Survey, Some(at));
         }
         // Whoever goes on asking would only begin more while this waits; the graceful stop waits for what is in flight as well.
-        if self.rules.graceful_stop && self.going_on.max(self.asking) > 0 {
+        if self.left_to_stop() > 0 {
             return Decision::Done;
         }
         match self.surveyed {
@@ -323,6 +323,11 @@ impl Engine {
             }
             _ => wait(Need::Survey, Some(at)),
         }
+    }
+
+    /// Clients that go on asking on connections of their own, before a stop that ends them politely.
+    fn left_to_stop(&self) -> usize {
+        if self.rules.graceful_stop { self.going_on.max(self.asking) } else { 0 }
     }
 
     /// What must be awaited before routing counts as moved away, and until when at least.
@@ -378,9 +383,8 @@ impl Engine {
                 show(age)
             ));
         }
-        let going_on = self.going_on.max(self.asking);
-        if self.rules.graceful_stop && going_on > 0 {
-            let clients = count(going_on, "client");
+        if self.left_to_stop() > 0 {
+            let clients = count(self.left_to_stop(), "client");
             text.push_str(&format!(", {clients} with keep-alive connections left to the graceful stop"));
         }
         text

@@ -30,7 +30,7 @@ use crate::{
     net::{
         Connection, Filter, State,
         counters::{Counters, Reading},
-        is_loopback, pair_key,
+        is_local, is_loopback, pair_key,
         peers::Peers,
         proc_tcp,
         sock_diag::Diag,
@@ -892,8 +892,7 @@ fn sides(connection: &Connection, ports: &[u16]) -> Option<(IpAddr, u64)> {
     if ports.contains(&local.port()) {
         return Some((peer.ip(), pair_key(local, peer)));
     }
-    let is_here = is_loopback(peer.ip()) || local.ip() == peer.ip();
-    (is_here && ports.contains(&peer.port())).then(|| (local.ip(), pair_key(peer, local)))
+    (is_local(local.ip(), peer.ip()) && ports.contains(&peer.port())).then(|| (local.ip(), pair_key(peer, local)))
 }
 
 #[cfg(test)]

@@ -58,6 +58,22 @@ pub struct Server {
     pub config: String,
 }
 
+impl Server {
+    /// One that answers `/`, `/slow` and `/up`.
+    pub fn new(preset: &'static str, port: u16, command: &[&str]) -> Self {
+        Self {
+            preset,
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            port,
+            quick: "/",
+            slow: Some("/slow"),
+            upload: Some("/up"),
+            names_no_ports: false,
+            config: String::new(),
+        }
+    }
+}
+
 /// What goes on while it is stopped.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
