@@ -45,7 +45,7 @@ demo: toolchain ## a rolling restart under load: no hook, `sleep 5`, boathook (a
 test: toolchain packages static-binary ## everything that must pass
 	@export BOATHOOK_DIST="$(STATIC_BINARY)"
 	if [ "$${CI:-}" = true ]; then export BOATHOOK_REQUIRE_ALL=1; fi
-	cargo test --workspace --locked
+	cargo run --quiet --locked -p xtask -- tests
 
 lint: toolchain ## formatting, clippy with warnings denied, licences of all dependencies
 	@cargo fmt --all --check

@@ -1,13 +1,15 @@
-//! What the Makefile's doors need beyond cargo: the licences of all dependencies ([`licences`]) and what a shipped
-//! binary must be ([`binary`]). Both work offline and need no tool but cargo.
+//! What the Makefile's doors need beyond cargo: the licences of all dependencies ([`licences`]), what a shipped binary must
+//! be ([`binary`]), and all tests ([`tests`]). They work offline and need no tool but cargo.
 
 mod binary;
 mod licences;
+mod tests;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: xtask licences
-       xtask binary FILE --machine x86_64|aarch64 --at-most BYTES";
+       xtask binary FILE --machine x86_64|aarch64 --at-most BYTES
+       xtask tests";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -15,6 +17,7 @@ fn main() -> ExitCode {
     let result = match words[..] {
         ["licences"] => licences::check(),
         ["binary", file, "--machine", machine, "--at-most", bytes] => binary::check(file, machine, bytes),
+        ["tests"] => tests::run(),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(64);
