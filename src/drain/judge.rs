@@ -27,6 +27,10 @@ const LATE_TIMER: Duration = Duration::from_millis(20);
 /// kernel's clock (4 ms mostly) and its own time.
 const PROMPT: Duration = Duration::from_millis(12);
 
+/// A server whose container has used up its share of the processor says nothing until the next period of 100 ms
+/// (`cpu.max`), and perhaps not at its beginning: so late its frames may come, too.
+const THROTTLED: Duration = Duration::from_millis(200);
+
 /// Such frames, with their head of 9 bytes (RFC 9113): an acknowledgement of settings, a window update or reset, a
 /// ping, two window updates (of the stream and of the connection). No request of HTTP/1.1 is so short: it has a line, a
 /// host and an empty line.
@@ -324,7 +328,7 @@ impl Known {
     fn is_owed_still(&self, rules: &Rules, spoke: &Spoke) -> bool {
         let took = spoke.since_received.saturating_sub(spoke.since_sent);
         // If it is a request after all, the stop lets it end.
-        let is_doubtful = self.is_doubtful && !rules.graceful_stop && took <= spoke.round_trip + PROMPT;
+        let is_doubtful = self.is_doubtful && !rules.graceful_stop && took <= spoke.round_trip + THROTTLED;
         is_doubtful || self.reply.is_some_and(|reply| reply > 0)
     }
 
@@ -846,7 +850,13 @@ mod tests {
                 Cooling(ms(950)),
             ),
             ("one like HTTP/1.1's", vec![(1000, [8, 8, 4], [960, 1800], [2010, 2004])], Idle, Idle),
-            ("one that was answered slowly", vec![(1000, [8, 8, 4], [560, 1800], [2100, 2004])], Idle, Idle),
+            (
+                "one whose server was slow to say that it has got the call",
+                vec![(1000, [8, 8, 4], [560, 1800], [2100, 2004])],
+                Cooling(ms(7996)),
+                Idle,
+            ),
+            ("one that was answered slowly", vec![(1000, [8, 8, 4], [560, 1800], [2300, 2004])], Idle, Idle),
         ];
         for (name, looks, expected, before_graceful) in table {
             for (graceful_stop, expected) in [(false, expected), (true, before_graceful)] {
