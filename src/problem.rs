@@ -35,6 +35,16 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Whether the files that a configuration names are there while it is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Files {
+    /// In the container: what is not there or cannot be read is a problem.
+    #[default]
+    Here,
+    /// On a laptop or in a pipeline, where a pod is held against the configuration: they are not looked at.
+    Elsewhere,
+}
+
 /// Where the second stage of the configuration stands while it gives meaning to what was typed: it knows the
 /// place for messages and collects the problems.
 pub struct Scope<'a> {
@@ -47,6 +57,7 @@ pub struct Scope<'a> {
     pub app_ports: &'a [u16],
     /// `[app] graceful-stop`, for those that may leave something to it.
     pub graceful_stop: bool,
+    pub files: Files,
     /// Values that must never be shown (passwords, tokens): see `redact.rs`.
     pub secrets: &'a mut Vec<String>,
     pub problems: &'a mut Vec<Problem>,
@@ -62,6 +73,7 @@ impl<'a> Scope<'a> {
             step_name: String::new(),
             app_ports: &[],
             graceful_stop: false,
+            files: Files::Here,
             secrets,
             problems,
         }

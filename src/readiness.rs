@@ -68,6 +68,16 @@ impl Readiness {
         let probe = Probe::mean(typed.probe, scope)?;
         Some(Readiness { probe: Arc::new(probe), timeout, cache })
     }
+
+    /// For one check.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// How long an answer serves.
+    pub fn cache(&self) -> Duration {
+        self.cache
+    }
 }
 
 impl fmt::Display for Readiness {

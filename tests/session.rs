@@ -32,16 +32,7 @@ use tokio::{
 
 fn request(url: &str, options: Options) -> Request {
     let (mut secrets, mut problems) = (Vec::new(), Vec::new());
-    let mut scope = Scope {
-        file: "f",
-        line: None,
-        place: String::new(),
-        step_name: String::new(),
-        app_ports: &[],
-        graceful_stop: false,
-        secrets: &mut secrets,
-        problems: &mut problems,
-    };
+    let mut scope = Scope::new("f", &mut secrets, &mut problems);
     let request = Request::mean("url", url, options, &mut scope);
     request.unwrap_or_else(|| panic!("{:?}", problems.iter().map(ToString::to_string).collect::<Vec<_>>()))
 }

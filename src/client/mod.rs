@@ -46,7 +46,12 @@ use self::{
     status::Statuses,
     url::{Scheme, Url},
 };
-use crate::{problem::Scope, process::Processes, step::Progress, value::printable};
+use crate::{
+    problem::{Files, Scope},
+    process::Processes,
+    step::Progress,
+    value::printable,
+};
 
 /// So much of an answer is kept and read; the connection is closed on the rest.
 pub const MOST_KEPT: usize = 64 << 10;
@@ -667,9 +672,16 @@ fn mean_login(
             scope.secrets.push(secret.into());
         }
     };
-    let readable = |key: &str, path: &PathBuf, scope: &mut Scope<'_>| match files::read_line(path) {
-        Ok(secret) => scope.secrets.push(secret),
-        Err(why) => scope.problem(key, why, Some("the file must be there and readable when boathook starts".into())),
+    let readable = |key: &str, path: &PathBuf, scope: &mut Scope<'_>| {
+        if scope.files == Files::Elsewhere {
+            return;
+        }
+        match files::read_line(path) {
+            Ok(secret) => scope.secrets.push(secret),
+            Err(why) => {
+                scope.problem(key, why, Some("the file must be there and readable when boathook starts".into()));
+            }
+        }
     };
     if let Some(token) = bearer {
         fits("bearer", &token, scope);
@@ -720,6 +732,9 @@ fn mean_tls(options: tls::Options, url: Option<&Url>, scope: &mut Scope<'_>) -> 
         && !tls::is_server_name(name)
     {
         scope.problem("server-name", format!("`{}` is not a host name or address", name.escape_default()), None);
+    }
+    if scope.files == Files::Elsewhere {
+        return options;
     }
     // Each by itself first: what they hold is only looked at together, and ends at the first that is wrong.
     for (key, file) in

@@ -2,7 +2,7 @@
 //! place of everything, and finds **every** problem, not the first: after each one that serde reports it takes
 //! the offending entry out and reads again. What the entries mean is left to `meaning.rs`.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::RefCell};
 
 use toml::{
     Spanned,
@@ -179,6 +179,28 @@ pub fn is_near(wrong: &str, name: &str) -> bool {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The variables that a configuration takes values from, each once, and whether it is refused without one,
+/// because some place has no default for it. A text that is no TOML has none.
+pub fn variables(text: &str) -> Vec<(String, bool)> {
+    let (mut root, _) = DeTable::parse_recoverable(text);
+    let asked = RefCell::new(Vec::new());
+    let mut done = Vec::new();
+    // An empty value gives way to a default wherever there is one: what is left in `done` has none.
+    let empty = |name: &str| {
+        asked.borrow_mut().push(name.to_owned());
+        Some(String::new())
+    };
+    substitute_table(root.get_mut(), &empty, &mut done, &mut Vec::new());
+    let mut variables: Vec<(String, bool)> = Vec::new();
+    for name in asked.into_inner() {
+        if variables.iter().all(|(known, _)| *known != name) {
+            let is_needed = done.iter().any(|(_, needed)| *needed == name);
+            variables.push((name, is_needed));
+        }
+    }
+    variables
 }
 
 /// One thing that could not be substituted: where, what, how to fix it.

@@ -15,7 +15,7 @@ use crate::{
     hook::Hook,
     plan::{self, Grace, Misfit, Plan, StepTime},
     preset,
-    problem::{Problem, Scope},
+    problem::{Files, Problem, Scope},
     process::signal_by_name,
     readiness::Readiness,
     redact::Secrets,
@@ -60,6 +60,8 @@ pub struct Server {
     pub rights: Rights,
     /// Nobody may trigger a hook by HTTP, although there is a listener: `run` and `serve` refuse to start.
     pub nobody_may_trigger: bool,
+    /// The variable that the token comes from, where it comes from one.
+    pub token_env: Option<String>,
 }
 
 /// The application.
@@ -147,7 +149,7 @@ impl Config {
     pub fn without_file() -> Self {
         let mut problems = Vec::new();
         let document = Document::new("defaults", "");
-        let mut config = mean(typed::Config::default(), &document, &|_| None, &mut problems);
+        let mut config = mean(typed::Config::default(), &document, &|_| None, Files::Here, &mut problems);
         config.file = None;
         config.server.rights.allow_from = Some(vec![Source::Gateway]);
         config.server.nobody_may_trigger = false;
@@ -181,6 +183,7 @@ pub(super) fn mean(
     mut typed: typed::Config,
     document: &Document<'_>,
     environment: &dyn Fn(&str) -> Option<String>,
+    files: Files,
     problems: &mut Vec<Problem>,
 ) -> Config {
     let mut secrets: Vec<String> = document.secrets().collect();
@@ -191,6 +194,7 @@ pub(super) fn mean(
         step_name: String::new(),
         app_ports: &[],
         graceful_stop: false,
+        files,
         secrets: &mut secrets,
         problems,
     };
@@ -559,9 +563,13 @@ fn mean_server(
     }
     if let Some(path) = typed.token_file {
         scope.line = Some(document.line_of(path.span().start));
-        match check_token(Path::new(path.get_ref())) {
+        let token = match scope.files {
+            Files::Here => check_token(Path::new(path.get_ref())).map(Some),
+            Files::Elsewhere => Ok(None),
+        };
+        match token {
             Ok(token) => {
-                scope.secrets.push(token);
+                scope.secrets.extend(token);
                 server.rights.token = Some(TokenSource::File(TokenFile::new(path.into_inner())));
             }
             Err(what) => scope.problem(
@@ -585,6 +593,7 @@ fn mean_server(
                 "set it in the container's env from a secret (valueFrom: secretKeyRef)".to_owned(),
             ),
         }
+        server.token_env = Some(variable.into_inner());
     }
     let has_networks = typed.allow_from.is_some();
     if let Some(networks) = typed.allow_from {

@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 
 pub use meaning::{App, Config, Gate, HookConfig, LogConfig, LogFormat, Server};
 
-use crate::{problem::Problem, short};
+use crate::{
+    problem::{Files, Problem},
+    short,
+};
 use document::Document;
-pub use document::is_near;
+pub use document::{is_near, variables};
 
 /// Where a configuration is looked for when nobody names one.
 pub const USUAL_PLACE: &str = "/etc/boathook/boathook.toml";
@@ -32,6 +35,17 @@ pub enum Listener {
 /// # Errors
 /// Every problem in it.
 pub fn load(named: Option<&Path>, listener: Listener) -> Result<Config, Vec<Problem>> {
+    match find(named)? {
+        Some((file, text)) => parse(&file, &text, &|name| std::env::var(name).ok(), listener),
+        None => Ok(Config::without_file()),
+    }
+}
+
+/// Finds the configuration: the file's name and its text; `None` where nobody names one and none is in the usual place.
+///
+/// # Errors
+/// It cannot be read, or is not text.
+pub fn find(named: Option<&Path>) -> Result<Option<(String, String)>, Vec<Problem>> {
     let from_environment = std::env::var_os("BOATHOOK_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
     let (path, source) = match (named, &from_environment) {
         (Some(path), _) => (path, "--config"),
@@ -42,7 +56,7 @@ pub fn load(named: Option<&Path>, listener: Listener) -> Result<Config, Vec<Prob
     let text = match crate::sys::file::read_small_regular(path, LARGEST) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && source.is_empty() => {
-            return Ok(Config::without_file());
+            return Ok(None);
         }
         Err(error) => {
             let help = match source {
@@ -59,7 +73,7 @@ pub fn load(named: Option<&Path>, listener: Listener) -> Result<Config, Vec<Prob
             Some("a configuration is a TOML file; `boathook config` prints one".into()),
         )]);
     };
-    parse(&file, &text, &|name| std::env::var(name).ok(), listener)
+    Ok(Some((file, text)))
 }
 
 /// Reads a configuration from its text; `environment` gives the values for `${NAME}`.
@@ -72,11 +86,34 @@ pub fn parse(
     environment: &dyn Fn(&str) -> Option<String>,
     listener: Listener,
 ) -> Result<Config, Vec<Problem>> {
+    parse_with(file, text, environment, listener, Files::Here)
+}
+
+/// Reads a configuration away from its container: the files that it names are not looked at.
+///
+/// # Errors
+/// Every problem in it.
+pub fn parse_elsewhere(
+    file: &str,
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+    listener: Listener,
+) -> Result<Config, Vec<Problem>> {
+    parse_with(file, text, environment, listener, Files::Elsewhere)
+}
+
+fn parse_with(
+    file: &str,
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+    listener: Listener,
+    files: Files,
+) -> Result<Config, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut document = Document::new(file, text);
     let typed: Option<typed::Config> = document.read(environment, &mut problems);
     let read = problems.len();
-    let config = typed.map(|typed| meaning::mean(typed, &document, environment, &mut problems));
+    let config = typed.map(|typed| meaning::mean(typed, &document, environment, files, &mut problems));
     if listener == Listener::Needed
         && let Some(config) = &config
     {

@@ -38,6 +38,11 @@ impl Peers {
         self.networks.is_empty() && !self.gateway
     }
 
+    /// Whether `gateway` is in the list.
+    pub fn has_gateway(&self) -> bool {
+        self.gateway
+    }
+
     /// The list with the gateway looked up now.
     #[must_use]
     pub fn resolve(&self) -> Self {

@@ -208,6 +208,10 @@ impl TokenFile {
         Self { path: path.into(), known: Arc::default() }
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The token as it is in the file now, give or take a second.
     async fn current(&self) -> Result<Arc<[u8]>, String> {
         // One reader at a time: a flood must not start a thread for each of its requests.

@@ -103,6 +103,22 @@ impl Drain {
         matches!(self.until, Until::Connections(_))
     }
 
+    /// The ports whose connections it watches; none: whatever listens then, or it watches no connections.
+    pub fn ports(&self) -> &[u16] {
+        match &self.until {
+            Until::Connections(settings) => &settings.ports,
+            Until::Measure(_) => &[],
+        }
+    }
+
+    /// The peers whose connections it does not count; `None`: it watches no connections.
+    pub fn ignored(&self) -> Option<&Peers> {
+        match &self.until {
+            Until::Connections(settings) => Some(&settings.ignored),
+            Until::Measure(_) => None,
+        }
+    }
+
     /// The rules of a drain by connections, for tests that switch one off.
     #[doc(hidden)]
     pub fn rules_mut(&mut self) -> Option<&mut Rules> {

@@ -108,6 +108,13 @@ pub struct Exec {
     stderr: Output,
 }
 
+impl Exec {
+    /// Whether the command runs as somebody else, which takes root.
+    pub fn becomes_another_user(&self) -> bool {
+        self.user.is_some()
+    }
+}
+
 impl Kind for Exec {
     type Typed = Typed;
 

@@ -54,6 +54,13 @@ keys! {
     }
 }
 
+impl File {
+    /// What it touches, writes or removes.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Kind for File {
     type Typed = Typed;
 

@@ -88,6 +88,13 @@ enum Target {
     Process(String),
 }
 
+impl Signal {
+    /// It is for the main process, which boathook has started itself or takes PID 1 for.
+    pub fn is_for_main_process(&self) -> bool {
+        self.to == Target::Main
+    }
+}
+
 impl Kind for Signal {
     type Typed = Typed;
 

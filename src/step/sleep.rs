@@ -48,6 +48,13 @@ keys! {
     }
 }
 
+impl Sleep {
+    /// The longest that it takes.
+    pub fn length(&self) -> Duration {
+        self.length
+    }
+}
+
 impl Kind for Sleep {
     type Typed = Typed;
 
