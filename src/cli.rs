@@ -64,8 +64,18 @@ pub enum Command {
     #[command(after_help = "Example:\n  kubectl exec my-pod -- /boathook report --json")]
     Report(Format),
     /// Check the configuration and show the worst case of its time
-    #[command(after_help = "Example:\n  boathook check --config boathook.toml")]
-    Check,
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(Check),
+    /// Print the YAML that fits the configuration: lifecycle, probes, ports, grace period (needs boathook-kube)
+    #[cfg(feature = "kube")]
+    #[command(
+        after_help = "Example:\n  boathook manifest --config boathook.toml\n  boathook manifest --config boathook.toml --format patch --name web > patch.yaml"
+    )]
+    Manifest(Manifest),
+    /// Print the JSON Schema of the configuration, for editors (needs boathook-kube)
+    #[cfg(feature = "kube")]
+    #[command(after_help = "Example:\n  boathook schema > boathook.schema.json")]
+    Schema,
     /// Print a configuration to start from, with a token: for the server that --preset names, or that the command shows
     #[cfg(feature = "init")]
     #[command(
@@ -118,6 +128,120 @@ pub enum Command {
     /// Look up a name and print its addresses: a process of its own, because a lookup cannot be cancelled
     #[command(name = "__resolve", hide = true)]
     Resolve { name: String },
+}
+
+#[cfg(feature = "kube")]
+const CHECK_EXAMPLES: &str = "Example:\n  boathook check --config boathook.toml\n  \
+    boathook check --config boathook.toml --pod deployment.yaml\n  \
+    helm template my-chart | boathook check --pod -\n\n\
+    Exit codes with --pod: 0 nothing found, or notes only; 1 errors; 2 warnings; 3 notes with --fail-on note;\n\
+    65 a manifest that cannot be read. With --fix they tell what is left.";
+#[cfg(not(feature = "kube"))]
+const CHECK_EXAMPLES: &str = "Example:\n  boathook check --config boathook.toml";
+
+/// `check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Hold manifests against the configuration: YAML files with any number of documents, or - for stdin (needs
+    /// boathook-kube)
+    #[cfg(feature = "kube")]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub pod: Vec<PathBuf>,
+    /// The container that has boathook [default: the one whose hooks, command or volumes name it]
+    #[cfg(feature = "kube")]
+    #[arg(long, value_name = "NAME", requires = "pod")]
+    pub container: Option<String>,
+    /// Print the corrected YAML on stdout, comments and order kept; what was found goes to stderr
+    #[cfg(feature = "kube")]
+    #[arg(long, requires = "pod")]
+    pub fix: bool,
+    /// How to print what was found
+    #[cfg(feature = "kube")]
+    #[arg(long, value_name = "FORMAT", default_value = "text", requires = "pod")]
+    pub format: FindingFormat,
+    /// The least severity that gives an exit code other than 0
+    #[cfg(feature = "kube")]
+    #[arg(long, value_name = "SEVERITY", default_value = "warning", requires = "pod")]
+    pub fail_on: FailOn,
+}
+
+/// How `check --pod` prints what it found.
+#[cfg(feature = "kube")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FindingFormat {
+    Text,
+    Json,
+    Sarif,
+    Github,
+}
+
+/// From which severity on `check --pod` fails.
+#[cfg(feature = "kube")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FailOn {
+    Error,
+    Warning,
+    Note,
+}
+
+/// `manifest`.
+#[cfg(feature = "kube")]
+#[derive(Debug, Args)]
+pub struct Manifest {
+    /// snippet (of a pod's spec), patch (strategic merge), kustomize (a component) or helm (template lines)
+    #[arg(long, value_name = "FORMAT", default_value = "snippet")]
+    pub format: ManifestFormat,
+    /// How boathook is used: run, exec, serve or install (an init container brings it)
+    #[arg(long, value_name = "WAY", default_value = "run")]
+    pub way: Way,
+    /// The Deployment's name, or that of another --kind: for patch and kustomize
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// What --name is the name of, and what helm's lines are indented for
+    #[arg(long, value_name = "KIND", default_value = "Deployment", ignore_case = true)]
+    pub kind: Kind,
+    /// The container's name
+    #[arg(long, value_name = "NAME", default_value = "app")]
+    pub container: String,
+    /// The boathook image, for --way install
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// The main process and its arguments, where the container's command is to be written too
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// What `manifest` prints.
+#[cfg(feature = "kube")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ManifestFormat {
+    Snippet,
+    Patch,
+    Kustomize,
+    Helm,
+}
+
+/// How boathook gets into the container, and who calls it there.
+#[cfg(feature = "kube")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Way {
+    Run,
+    Exec,
+    Serve,
+    Install,
+}
+
+/// What has a pod in it, in Kubernetes' spelling.
+#[cfg(feature = "kube")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum Kind {
+    Deployment,
+    StatefulSet,
+    DaemonSet,
+    Job,
+    CronJob,
+    Pod,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "kube")]
+use crate::elsewhere;
 #[cfg(feature = "init")]
 use crate::init;
 #[cfg(feature = "state")]
@@ -60,7 +62,13 @@ pub fn execute(cli: Cli) -> Result<u8, Fatal> {
         }),
         Command::Status(look) => show("/status", &look.format, status::status_for_people),
         Command::Report(format) => show("/report", &format, status::report_for_people),
-        Command::Check => {
+        #[cfg(feature = "kube")]
+        Command::Check(check) if !check.pod.is_empty() => elsewhere::hand_over("check --pod"),
+        #[cfg(feature = "kube")]
+        Command::Manifest(_) => elsewhere::hand_over("manifest"),
+        #[cfg(feature = "kube")]
+        Command::Schema => elsewhere::hand_over("schema"),
+        Command::Check(_) => {
             let config = config::load(config, Listener::Needed).map_err(|problems| Fatal::config(&problems))?;
             #[cfg(feature = "state")]
             match state_command::check(&config).as_slice() {

@@ -7,6 +7,8 @@ pub const OK: u8 = 0;
 pub const FAILED: u8 = 1;
 /// EX_USAGE: the command line.
 pub const USAGE: u8 = 64;
+/// EX_DATAERR: a manifest that cannot be read.
+pub const DATA: u8 = 65;
 /// EX_UNAVAILABLE: no agent runs in this container, and one is needed.
 pub const NO_AGENT: u8 = 69;
 /// EX_SOFTWARE: the agent could not do its own job (the system refused something).

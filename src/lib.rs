@@ -31,6 +31,7 @@
 //! | [`life`], [`beside`], [`one_step`] | `run`; `serve` and the exec hooks; `step` |
 //! | [`process`] | the reaper, the main process, what steps start, signals |
 //! | [`check`], [`install`], `init`, `state_command`, `completions` | subcommands of their own |
+//! | `elsewhere` | subcommands that the second binary does |
 //! | [`exit`], [`fatal`] | the table of exit codes, and errors that end a command |
 //! | [`short`] | short lists in order |
 //! | [`task`] | background work, handed to the runtime in one form |
@@ -49,6 +50,8 @@ pub mod control;
 pub mod door;
 pub mod drain;
 pub mod duration;
+#[cfg(feature = "kube")]
+pub mod elsewhere;
 pub mod embedded;
 pub mod exit;
 pub mod fatal;
