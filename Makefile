@@ -10,30 +10,38 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # What is shipped, and its bar in bytes: with everything in it, and the core alone (without TLS, HTTP/2 and state).
 MACHINES := x86_64 aarch64
+TARGETS := $(MACHINES:%=%-unknown-linux-musl)
 DIST_BAR := 3000000
 CORE_BAR := 1500000
+# The one for laptops and pipelines need not be small, only no surprise.
+KUBE_BAR := 20000000
 
 # Real servers and tools that the tests put boathook beside: Debian package and the command that it brings, or a
 # pattern where its name has a version. What Debian does not have, or only old, the tests bring with pip.
 DEBIAN_PACKAGES := \
-	apache2-bin:apache2 caddy:caddy catatonit:catatonit curl:curl default-jdk-headless:javac dumb-init:dumb-init \
-	e2fsprogs:mkfs.ext4 golang-go:go haproxy:haproxy iproute2:ss lighttpd:lighttpd lz4:lz4 mariadb-server:mariadbd \
-	memcached:memcached nginx:nginx nodejs:node openssl:openssl php-fpm:php-fpm[0-9]* podman:podman postgresql:postgres procps:ps \
-	puma:puma python3-pip:pip3 python3:python3 redis-server:redis-server redis-tools:redis-cli runc:runc \
-	strace:strace tini:tini-static tomcat10:../share/tomcat10/bin/catalina.sh util-linux:setpriv varnish:varnishd \
+	apache2-bin:apache2 caddy:caddy catatonit:catatonit coturn:turnserver curl:curl default-jdk-headless:javac \
+	dumb-init:dumb-init e2fsprogs:mkfs.ext4 golang-go:go \
+	golang-github-masterminds-sprig-dev:../share/gocode/src/github.com/Masterminds/sprig/doc.go \
+	haproxy:haproxy iproute2:ss lighttpd:lighttpd lz4:lz4 mariadb-server:mariadbd memcached:memcached \
+	nats-server:nats-server nginx:nginx nodejs:node openssl:openssl php-fpm:php-fpm[0-9]* podman:podman \
+	postgresql:postgres procps:ps puma:puma python3-pip:pip3 python3:python3 rabbitmq-server:rabbitmq-server \
+	redis-server:redis-server redis-tools:redis-cli runc:runc strace:strace stunnel4:stunnel4 tini:tini-static \
+	tomcat10:../share/tomcat10/bin/catalina.sh util-linux:setpriv varnish:varnishd \
 	wrk:wrk zstd:zstd
 
-# Where the sources lie on this machine is nobody's business, makes the binary depend on it, and costs 12 kB of it: panics
-# name `tokio-1.54.1/src/…`. Cargo adds these to the flags in .cargo/config.toml.
-REMAP = $(foreach folder,$(shell ls -d $${CARGO_HOME:-$$HOME/.cargo}/registry/src/*/ 2>/dev/null),--remap-path-prefix=$(folder)=)
-STATIC = $(foreach machine,X86_64 AARCH64,CARGO_TARGET_$(machine)_UNKNOWN_LINUX_MUSL_RUSTFLAGS="$(REMAP)") \
-	cargo build --release --locked -p boathook --bin boathook
+# The static binaries are built by xtask: it adds the flags that make them the same wherever the sources lie, and the
+# list of their crates.
+XTASK = cargo run --quiet --locked -p xtask --
 
 # The machine's own architecture, for the static binary that tests and benchmarks run.
 HOST_MACHINE := $(shell uname -m)
-STATIC_BINARY = $(CURDIR)/target/$(HOST_MACHINE)-unknown-linux-musl/release/boathook
+STATIC_BINARY = $(CURDIR)/target/static/boathook-$(HOST_MACHINE)-unknown-linux-musl
 
-.PHONY: help demo test lint dist bench bench-rollout toolchain packages sources static-binary
+# The newest commit's time and name, for what is made of it; both empty where there is no repository.
+COMMIT_TIME = $(shell git log -1 --format=%ct 2>/dev/null)
+COMMIT = $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null)
+
+.PHONY: help demo test lint dist image reproducible bench bench-rollout toolchain packages static-binary
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +53,7 @@ demo: toolchain ## a rolling restart under load: no hook, `sleep 5`, boathook (a
 test: toolchain packages static-binary ## everything that must pass
 	@export BOATHOOK_DIST="$(STATIC_BINARY)"
 	if [ "$${CI:-}" = true ]; then export BOATHOOK_REQUIRE_ALL=1; fi
-	cargo run --quiet --locked -p xtask -- tests
+	$(XTASK) tests
 
 lint: toolchain ## formatting, clippy with warnings denied, licences of all dependencies
 	@cargo fmt --all --check
@@ -53,23 +61,64 @@ lint: toolchain ## formatting, clippy with warnings denied, licences of all depe
 	cargo clippy -p boathook --lib --bins --no-default-features --locked -- -D warnings
 	# Every platform's packages, so that the check itself needs no network.
 	cargo fetch --locked --quiet
-	cargo run --quiet --locked -p xtask -- licences
+	$(XTASK) licences
 
-dist: toolchain sources ## static binaries for x86_64 and aarch64 in dist/, refused over their bar
-	@mkdir -p dist
+dist: toolchain ## static binaries for x86_64 and aarch64 in dist/, refused over their bar, and what is in them
+	@rm -rf dist && mkdir dist
+	$(XTASK) ship boathook --core --to target/core $(TARGETS)
+	$(XTASK) ship boathook --to dist $(TARGETS)
+	$(XTASK) ship boathook-kube --to dist $(TARGETS)
+	(cd dist && sha256sum boathook-* >SHA256SUMS)
+	# The Dockerfile looks for a machine under the name that builders of images give it.
+	mkdir dist/linux-amd64 dist/linux-arm64
+	ln dist/boathook-x86_64-unknown-linux-musl dist/linux-amd64/boathook
+	ln dist/boathook-aarch64-unknown-linux-musl dist/linux-arm64/boathook
 	for machine in $(MACHINES); do
-		target=$$machine-unknown-linux-musl
-		$(STATIC) --target $$target --no-default-features
-		cp target/$$target/release/boathook target/$$target/release/boathook-core
-		$(STATIC) --target $$target
-		cp target/$$target/release/boathook dist/boathook-$$target
+		check() { $(XTASK) binary $$1-$$machine-unknown-linux-musl --machine $$machine --at-most $$2 --package $$3; }
+		check dist/boathook $(DIST_BAR) boathook
+		check target/core/boathook $(CORE_BAR) boathook
+		check dist/boathook-kube $(KUBE_BAR) boathook-kube
 	done
-	cargo build --quiet --locked -p xtask
-	for machine in $(MACHINES); do
-		target=$$machine-unknown-linux-musl
-		target/debug/xtask binary dist/boathook-$$target --machine $$machine --at-most $(DIST_BAR)
-		target/debug/xtask binary target/$$target/release/boathook-core --machine $$machine --at-most $(CORE_BAR)
-	done
+
+# The same bytes each time: the commit's time instead of now, and no word of the builder's own version. Docker gives
+# only this machine's own; both at once are in docs/src/images.md.
+image: ## boathook:VERSION from dist/, for both machines with podman, else with docker for this one
+	@[ -e dist/SHA256SUMS ] || $(MAKE) dist
+	(cd dist && sha256sum --quiet --check SHA256SUMS)
+	name=boathook:$$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
+	time=$${SOURCE_DATE_EPOCH:-$(or $(COMMIT_TIME),0)}
+	labels=(--label "org.opencontainers.image.created=$$(date --utc --date "@$$time" +%FT%TZ)")
+	if [ -n "$(COMMIT)" ]; then labels+=(--label "org.opencontainers.image.revision=$(COMMIT)"); fi
+	if command -v podman >/dev/null; then
+		podman manifest rm "localhost/$$name" >/dev/null 2>&1 || true
+		podman build --quiet --layers=false --target from-dist --platform linux/amd64,linux/arm64 --manifest "localhost/$$name" \
+			--timestamp "$$time" --identity-label=false "$${labels[@]}" .
+	else
+		SOURCE_DATE_EPOCH=$$time docker build --target from-dist --tag "$$name" "$${labels[@]}" .
+	fi
+
+# The sources, cargo's home, the target folder, HOME and umask are others, the environment is empty, and the user is
+# another where that can be; the compiler is the same.
+reproducible: static-binary ## builds the binary of this machine again, elsewhere and as somebody else, and compares
+	@target=$(HOST_MACHINE)-unknown-linux-musl
+	folder=$$(mktemp -d)
+	trap 'rm -rf "$$folder"' EXIT
+	mkdir -p "$$folder/some/where" "$$folder/home" "$$folder/cargo/registry"
+	git ls-files -z | xargs -0 cp --parents --target-directory="$$folder/some/where"
+	cp -r "$${CARGO_HOME:-$$HOME/.cargo}/registry/cache" "$${CARGO_HOME:-$$HOME/.cargo}/registry/index" "$$folder/cargo/registry/"
+	tools=$$(rustc --print sysroot)/bin
+	other=()
+	# Where another user may run the compiler, which often lies in the home of the one who called.
+	if setpriv --reuid=65534 --regid=65534 --clear-groups env "$$tools/cargo" --version >/dev/null 2>&1; then
+		other=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+		chown -R 65534:65534 "$$folder"
+	fi
+	(cd "$$folder/some/where" && umask 077 && "$${other[@]}" env -i PATH="$$tools:$$PATH" HOME="$$folder/home" \
+		CARGO_HOME="$$folder/cargo" CARGO_NET_OFFLINE=true CARGO_TARGET_DIR="$$folder/out" \
+		cargo run --quiet --locked -p xtask -- ship boathook --to "$$folder/out/shipped" $$target)
+	sha256sum $(STATIC_BINARY) "$$folder/out/shipped/boathook-$$target"
+	cmp $(STATIC_BINARY) "$$folder/out/shipped/boathook-$$target"
+	echo "the same bytes"
 
 bench: toolchain packages static-binary ## the numbers that boathook promises, measured
 	@export BOATHOOK_DIST="$(STATIC_BINARY)"
@@ -86,16 +135,12 @@ bench-rollout: toolchain packages static-binary ## rolling restarts of real serv
 	fi
 	cargo run --locked --profile bench -p rollout -- $(BENCH_ROLLOUT)
 
-# Unpacks the dependencies' sources, so that their folders are known when flags are made of them.
-sources: toolchain
-	@cargo fetch --locked --quiet
-
-static-binary: toolchain sources
+static-binary: toolchain
 	@if [ ! -d "$$(rustc --print sysroot)/lib/rustlib/$(HOST_MACHINE)-unknown-linux-musl" ]; then
 		echo "make: no $(HOST_MACHINE)-unknown-linux-musl target, see above" >&2
 		exit 1
 	fi
-	$(STATIC) --target $(HOST_MACHINE)-unknown-linux-musl
+	$(XTASK) ship boathook --to target/static $(HOST_MACHINE)-unknown-linux-musl
 
 # Brings what rust-toolchain.toml names. Cargo brings a missing toolchain by itself, but not a target that is missing in
 # a toolchain already there. With a cargo from elsewhere there is nothing to bring: it must be new enough.
@@ -116,7 +161,7 @@ toolchain:
 		rustup toolchain install || {
 			rustup show active-toolchain
 			rustup component add rustfmt clippy
-			rustup target add $(MACHINES:%=%-unknown-linux-musl)
+			rustup target add $(TARGETS)
 		}
 		exit 0
 	fi
@@ -149,3 +194,12 @@ packages:
 		echo "make: not here, tests that need them cannot run:" $$(missing) >&2
 		if [ "$${CI:-}" = true ]; then exit 1; fi
 	fi
+
+# Only this target brings mdBook; nothing else needs it.
+.PHONY: book
+book: MDBOOK := 0.5.4
+book: toolchain ## docs/ as HTML in docs/book
+	@if [ "$$(target/tools/bin/mdbook --version 2>/dev/null)" != "mdbook v$(MDBOOK)" ]; then
+		cargo install --quiet --locked --root target/tools mdbook@$(MDBOOK)
+	fi
+	target/tools/bin/mdbook build docs

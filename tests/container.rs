@@ -1,215 +1,19 @@
-//! The image that the Dockerfile builds, as a real container: the agent is its PID 1, called from the node's side of the
-//! bridge as the kubelet does, and by exec. Needs podman and root; what cannot be tried is named.
+//! The image that the Dockerfile builds, as a real container: the agent is its PID 1, called from the node's side of
+//! the bridge as the kubelet does, and by exec. `container_ways.rs` has whole lives in each way of use. Needs podman
+//! and root; what cannot be tried is named.
 
+mod container_support;
 mod life_support;
 mod support {
     pub mod probe_path;
 }
 
-use std::{
-    fs,
-    io::Write,
-    net::SocketAddr,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{fs, io::Write, os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
 use boathook::{process::find, sys::signal};
-use life_support::{LONG, call, is_root, not_run, poll};
+use container_support::{Image, podman, static_binary};
+use life_support::{LONG, call, poll};
 use support::probe_path::probe;
-
-/// One after the other: they share an image, and its last user removes it.
-static TURN: Mutex<()> = Mutex::new(());
-
-/// Machines on which the limits of this process are lower than podman's defaults refuse to raise them.
-const LIMITS: [&str; 4] = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"];
-
-fn podman(words: &[&str]) -> Output {
-    Command::new("podman").args(words).stdin(Stdio::null()).output().expect("podman")
-}
-
-/// Its stdout, or a panic with all that it said.
-fn say(words: &[&str]) -> String {
-    let output = podman(words);
-    assert!(output.status.success(), "podman {words:?}: {output:?}");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-/// The static binary: `make test` names it; without it the one that cargo has built, or builds now.
-fn static_binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("BOATHOOK_DIST") {
-        return path.into();
-    }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    let path = folder.join("target").join(&target).join("release/boathook");
-    if !path.exists() {
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--release", "--quiet", "--bin", "boathook", "--target", &target])
-            .current_dir(folder)
-            .env("CARGO_TARGET_DIR", folder.join("target"))
-            .status();
-        assert!(built.is_ok_and(|status| status.success()), "the static binary does not build");
-    }
-    path
-}
-
-/// The image, built for one test; dropped, it is gone.
-struct Image {
-    id: String,
-    runtime: &'static str,
-    _turn: MutexGuard<'static, ()>,
-}
-
-impl Image {
-    /// None where there is no podman that works.
-    fn build() -> Option<Self> {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = Command::new("podman").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if !version.is_ok_and(|status| status.success()) {
-            not_run("a container from the Dockerfile", "there is no podman that works");
-            return None;
-        }
-        if !is_root() {
-            not_run("a container from the Dockerfile", "only root's containers have a bridge that the host can call");
-            return None;
-        }
-        let context = tempfile::tempdir().expect("a folder");
-        fs::create_dir(context.path().join("dist")).expect("a folder");
-        let machine = std::env::consts::ARCH;
-        let name = format!("dist/boathook-{machine}-unknown-linux-musl");
-        fs::copy(static_binary(), context.path().join(name)).expect("copied");
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile").display().to_string();
-        let note = context.path().join("id").display().to_string();
-        let (argument, context) = (format!("MACHINE={machine}"), context.path().display().to_string());
-        let words = [
-            "build",
-            "--quiet",
-            "--layers=false",
-            "--target",
-            "from-dist",
-            "--build-arg",
-            &argument,
-            "--iidfile",
-            &note,
-        ];
-        say(&[&words[..], &["--file", &file, &context]].concat());
-        let id = fs::read_to_string(&note).expect("an id").trim().trim_start_matches("sha256:").to_owned();
-        let mut image = Self { id, runtime: "", _turn: turn };
-        // Whichever of them works here: crun, podman's own choice, needs a newer set of cgroups than some machines have.
-        let mut why = String::new();
-        for runtime in ["runc", "crun"] {
-            image.runtime = runtime;
-            let output = image.run(&["--rm"], &["--version"]);
-            if output.status.success() {
-                assert!(String::from_utf8_lossy(&output.stdout).starts_with("boathook "), "{output:?}");
-                return Some(image);
-            }
-            why.push_str(&String::from_utf8_lossy(&output.stderr));
-        }
-        not_run("a container from the Dockerfile", &why);
-        None
-    }
-
-    fn run(&self, options: &[&str], arguments: &[&str]) -> Output {
-        let words = [&["--runtime", self.runtime, "run"], &LIMITS[..], options, &[&self.id], arguments].concat();
-        podman(&words)
-    }
-
-    /// Starts a container with this configuration, `/data` shared with the test and the host's programs under `/usr`.
-    fn start(&self, config: &str, options: &[&str], arguments: &[&str]) -> Container {
-        self.start_in(tempfile::tempdir().expect("a folder"), config, options, arguments)
-    }
-
-    /// A new container on the volumes of one that has ended.
-    fn start_again(&self, mut before: Container, options: &[&str], arguments: &[&str]) -> Container {
-        let folder = std::mem::replace(&mut before.folder, tempfile::tempdir().expect("a folder"));
-        drop(before);
-        self.start_with(folder, options, arguments)
-    }
-
-    fn start_in(&self, folder: tempfile::TempDir, config: &str, options: &[&str], arguments: &[&str]) -> Container {
-        // The container's user need not be root.
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("ours");
-        for name in ["etc", "data"] {
-            fs::create_dir(folder.path().join(name)).expect("a folder");
-        }
-        fs::set_permissions(folder.path().join("data"), fs::Permissions::from_mode(0o777)).expect("ours");
-        fs::write(folder.path().join("etc/boathook.toml"), config).expect("written");
-        self.start_with(folder, options, arguments)
-    }
-
-    fn start_with(&self, folder: tempfile::TempDir, options: &[&str], arguments: &[&str]) -> Container {
-        let volume = |name: &str, at: &str| format!("{}:{at}", folder.path().join(name).display());
-        let (etc, data) = (volume("etc", "/etc/boathook:ro"), volume("data", "/data"));
-        let shared = ["--volume", &etc, "--volume", &data, "--detach"];
-        let output = self.run(&[&shared, options].concat(), arguments);
-        assert!(output.status.success(), "{output:?}");
-        let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        Container { id, folder }
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        let _ = podman(&["rmi", &self.id]);
-    }
-}
-
-/// A container that runs; dropped, it is gone.
-struct Container {
-    id: String,
-    folder: tempfile::TempDir,
-}
-
-impl Container {
-    fn inspect(&self, what: &str) -> String {
-        say(&["inspect", "--format", &format!("{{{{.{what}}}}}"), &self.id])
-    }
-
-    /// Both streams, as the container runtime keeps them.
-    fn log(&self) -> String {
-        let output = podman(&["logs", &self.id]);
-        [output.stdout, output.stderr].iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
-    }
-
-    fn wait_for_log(&self, text: &str) {
-        assert!(poll(LONG, || self.log().contains(text).then_some(())).is_some(), "no `{text}`: {}", self.log());
-    }
-
-    /// Where the node reaches it: its own address on the bridge, called from the gateway's.
-    fn address(&self) -> SocketAddr {
-        self.wait_for_log("listening");
-        format!("{}:4665", self.inspect("NetworkSettings.IPAddress")).parse().expect("an address")
-    }
-
-    fn exec(&self, words: &[&str]) -> Output {
-        podman(&[&["exec", &self.id], words].concat())
-    }
-
-    fn data(&self, name: &str) -> PathBuf {
-        self.folder.path().join("data").join(name)
-    }
-
-    /// SIGTERM, and KILL after so many seconds; gives the exit code and how long it took.
-    fn stop(&self, grace: u32) -> (String, Duration) {
-        let begun = Instant::now();
-        say(&["stop", "--time", &grace.to_string(), &self.id]);
-        (self.inspect("State.ExitCode"), begun.elapsed())
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("--- log of container {}\n{}---", self.id, self.log());
-        }
-        let _ = podman(&["rm", "--force", "--time", "0", "--volumes", &self.id]);
-    }
-}
 
 /// A main process in an image that has nothing but the agent.
 const SLEEPS: [&str; 6] = ["/boathook", "step", "sleep", "1000s", "--timeout", "1000s"];
@@ -438,7 +242,9 @@ fn reaps_a_thousand_orphans() {
     let script = "mkfifo -m 666 /data/gate; exec 3</data/gate; i=0; while [ $i -lt 20 ]; do \
         sh -c 'j=0; while [ $j -lt 50 ]; do cat <&3 >/dev/null & j=$((j+1)); done'; i=$((i+1)); done; \
         echo all are there; exec sleep 1000 3<&-";
-    let container = image.start(&config, &PROGRAMS, &["run", "--", "/bin/sh", "-c", script]);
+    // As root, whom the limit of processes does not hold.
+    let options = [&PROGRAMS[..], &["--user", "0"]].concat();
+    let container = image.start(&config, &options, &["run", "--", "/bin/sh", "-c", script]);
     let gate = poll(LONG, || {
         let gate = container.data("gate");
         gate.exists().then(|| fs::OpenOptions::new().write(true).open(gate).expect("the shell reads it"))

@@ -1,7 +1,11 @@
-//! Holds a shipped binary against its bar: static, for the right machine, not larger than allowed. It reads the ELF
-//! header itself, so that `file` and binutils are not needed.
+//! Holds a shipped binary against its bar: static, for the right machine, not larger than allowed, and with the list of
+//! its crates inside, which a reader that is not ours finds. It reads the ELF header itself, so that `file` and
+//! binutils are not needed.
 
 use std::fs;
+
+use auditable_info::{Limits, audit_info_from_slice};
+use auditable_serde::DependencyKind;
 
 /// Program header type of the dynamic loader's path (ELF specification, "Program Header"): only a dynamically
 /// linked program has one, a static-pie has not.
@@ -20,7 +24,7 @@ struct Elf {
 ///
 /// # Errors
 /// Everything that is wrong with it, one line each.
-pub fn check(file: &str, machine: &str, at_most: &str) -> Result<String, Vec<String>> {
+pub fn check(file: &str, machine: &str, at_most: &str, package: &str) -> Result<String, Vec<String>> {
     let limit: u64 = at_most.parse().map_err(|_| vec![format!("--at-most {at_most}: not a number of bytes")])?;
     let wanted = MACHINES
         .iter()
@@ -29,12 +33,51 @@ pub fn check(file: &str, machine: &str, at_most: &str) -> Result<String, Vec<Str
     let bytes = fs::read(file).map_err(|error| vec![format!("{file}: {error}")])?;
     let elf = read(&bytes).ok_or_else(|| vec![format!("{file}: not a 64-bit little-endian ELF executable")])?;
     let size = bytes.len() as u64;
-    let problems = problems(file, &elf, *wanted, size, limit);
+    let mut problems = problems(file, &elf, *wanted, size, limit);
+    let crates = count_crates(&bytes, package).unwrap_or_else(|why| {
+        problems.push(format!("{file}: {why}"));
+        0
+    });
     if problems.is_empty() {
-        Ok(format!("{size:>9} bytes of {limit} allowed, static, {machine}: {file}"))
+        Ok(format!("{size:>9} bytes of {limit} allowed, static, {machine}, {crates} crates: {file}"))
     } else {
         Err(problems)
     }
+}
+
+/// How many crates are in the binary of this package, as scanners see it.
+fn count_crates(bytes: &[u8], package: &str) -> Result<usize, String> {
+    let limit = Limits::default().decompressed_json_size;
+    let info = audit_info_from_slice(bytes, limit).map_err(|error| error.to_string())?;
+    let mut roots = info.packages.iter().filter(|found| found.root).map(|found| found.name.as_str());
+    if roots.next() != Some(package) {
+        return Err(format!("its list of crates is not {package}'s"));
+    }
+    let runtime = info.packages.iter().filter(|found| found.kind == DependencyKind::Runtime);
+    let names: Vec<String> = runtime.map(|found| format!("{}-{}", found.name, found.version)).collect();
+    match unlisted(bytes, &names) {
+        Some(place) => Err(format!("code of {place} is in it, which its list of crates does not name")),
+        None => Ok(names.len()),
+    }
+}
+
+/// Who is in the binary but not in the list: panics name their place, `NAME-VERSION/src/…`. The standard library's own
+/// dependencies are below `/rust/deps`; they come with the toolchain.
+fn unlisted(bytes: &[u8], names: &[String]) -> Option<String> {
+    let ends = bytes.windows(5).enumerate().filter(|(_, part)| part == b"/src/").map(|(at, _)| &bytes[..at]);
+    let folders = ends.map(|before| {
+        let plain = |byte: &&u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(byte);
+        let length = before.iter().rev().take_while(plain).count();
+        before.split_at(before.len() - length)
+    });
+    let mut versioned = folders.filter(|(above, folder)| {
+        let version = folder.rsplit(|byte| *byte == b'-').next().unwrap_or_default();
+        let numbers = version.split(|byte| *byte == b'.').filter(|part| part.first().is_some_and(u8::is_ascii_digit));
+        version.len() < folder.len() && numbers.count() >= 3 && !above.ends_with(b"/rust/deps/")
+    });
+    // Texts follow each other without a gap, so that the folder may begin with another text's end.
+    let stranger = versioned.find(|(_, folder)| !names.iter().any(|name| folder.ends_with(name.as_bytes())));
+    stranger.map(|(_, folder)| String::from_utf8_lossy(folder).into_owned())
 }
 
 fn problems(file: &str, elf: &Elf, wanted: (&str, u16), size: u64, limit: u64) -> Vec<String> {
@@ -107,6 +150,17 @@ mod tests {
         if cfg!(target_env = "gnu") {
             assert!(read(&fs::read(own).expect("readable")).expect("an ELF file").interpreter);
         }
+    }
+
+    #[test]
+    fn code_that_the_list_does_not_name_is_found() {
+        let names = ["tokio-1.54.1".to_owned(), "toml-1.2.1+spec-1.1.0".to_owned()];
+        let known =
+            b"not a placetokio-1.54.1/src/a.rs\0toml-1.2.1+spec-1.1.0/src/b.rs/rust/deps/hashbrown-0.16.1/src/c.rs \
+            /rustc/59807616e1fa/library/alloc/src/d.rs src/main.rs";
+        assert_eq!(unlisted(known, &names), None);
+        assert_eq!(unlisted(b"xx/tokio-1.54.0/src/a.rs", &names), Some("tokio-1.54.0".into()));
+        assert_eq!(unlisted(known, &names[..1]), Some("toml-1.2.1+spec-1.1.0".into()));
     }
 
     #[test]

@@ -1,14 +1,22 @@
-//! What the Makefile's doors need beyond cargo: the licences of all dependencies ([`licences`]), what a shipped binary must
-//! be ([`binary`]), and all tests ([`tests`]). They work offline and need no tool but cargo.
+//! What the Makefile's doors need beyond cargo: the licences of all dependencies ([`licences`]), the shipped binaries
+//! ([`shipped`]) with what they are made of ([`graph`], [`sbom`], [`section`]), what they must be ([`binary`]), and all
+//! tests ([`tests`]). All of it needs no tool but cargo.
 
 mod binary;
+mod graph;
 mod licences;
+mod sbom;
+mod section;
+mod shipped;
 mod tests;
 
 use std::process::ExitCode;
 
+use graph::Features;
+
 const USAGE: &str = "usage: xtask licences
-       xtask binary FILE --machine x86_64|aarch64 --at-most BYTES
+       xtask ship PACKAGE [--core] --to FOLDER TARGET…
+       xtask binary FILE --machine x86_64|aarch64 --at-most BYTES --package PACKAGE
        xtask tests";
 
 fn main() -> ExitCode {
@@ -16,12 +24,17 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words[..] {
         ["licences"] => licences::check(),
-        ["binary", file, "--machine", machine, "--at-most", bytes] => binary::check(file, machine, bytes),
-        ["tests"] => tests::run(),
-        _ => {
-            eprintln!("{USAGE}");
-            return ExitCode::from(64);
+        ["ship", package, "--core", "--to", folder, ref targets @ ..] => {
+            shipped::ship(package, Features::None, folder, targets)
         }
+        ["ship", package, "--to", folder, ref targets @ ..] => {
+            shipped::ship(package, Features::Default, folder, targets)
+        }
+        ["binary", file, "--machine", machine, "--at-most", bytes, "--package", package] => {
+            binary::check(file, machine, bytes, package)
+        }
+        ["tests"] => tests::run(),
+        _ => return usage(),
     };
     match result {
         Ok(said) => {
@@ -35,4 +48,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(64)
 }
