@@ -220,7 +220,7 @@ fn what_never_works_is_named_and_on_failure_decides() {
         );
         assert!(shape(rest).starts_with("N of the last N requests failed, most often: GET /"), "{rest}");
         // The page about warm-up shows one like it.
-        let page = include_str!("../examples/WARM-UP.md");
+        let page = include_str!("../docs/src/steps/warm-up.md");
         assert!(shape(page).contains(&shape(first)), "{said}");
     }
 }
