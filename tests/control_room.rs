@@ -171,10 +171,12 @@ fn the_socket_is_the_lock_and_serves_the_endpoints() {
     assert_eq!(ask(&name, "GET /report"), "200 100000");
     assert_eq!(ask(&name, "GET /nothing").split(' ').next(), Some("404"));
     assert_eq!(ask(&name, "POST /shutdown"), "timed out in time: true");
-    // Who was let in is answered, with the failure that it was.
+    // Who was let in is answered, with the failure that it was. The hook goes on for the caller who gave up, and its connection
+    // may still be there.
+    let before = joined(&name);
     let mut joiner = Starter::start(&name, &[]);
     assert_eq!(joiner.says(), "begins");
-    wait_until_joined(&name, 1);
+    wait_until_joined(&name, before + 1);
     drop(leader.child.stdin.take());
     assert_eq!(joiner.says(), format!("answer 500 \"Shutdown by {pid}\""));
     assert!(leader.says().starts_with("joined "));
@@ -182,16 +184,18 @@ fn the_socket_is_the_lock_and_serves_the_endpoints() {
     assert_eq!(ask(&name, "acquire"), "lock");
 }
 
-/// Waits until so many callers are connected: `/proc/net/unix` shows a line for each end that is named.
+/// How many callers are connected: `/proc/net/unix` shows a line for each end that is named.
+fn joined(name: &str) -> usize {
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+    // State 03 is SS_CONNECTED; the listener itself has 01.
+    table.lines().filter(|line| line.ends_with(&format!("@{name}")) && line.contains(" 03 ")).count()
+}
+
+/// Waits until so many callers are connected.
 fn wait_until_joined(name: &str, callers: usize) {
     let deadline = Instant::now() + PATIENCE;
-    let connected = || {
-        let table = std::fs::read_to_string("/proc/net/unix").unwrap();
-        // State 03 is SS_CONNECTED; the listener itself has 01.
-        table.lines().filter(|line| line.ends_with(&format!("@{name}")) && line.contains(" 03 ")).count()
-    };
-    while connected() < callers {
-        assert!(Instant::now() < deadline, "{} of {callers} joined", connected());
+    while joined(name) < callers {
+        assert!(Instant::now() < deadline, "{} of {callers} joined", joined(name));
         thread::sleep(Duration::from_millis(2));
     }
 }
