@@ -11,7 +11,7 @@ use std::{
 
 use cookbook_support::{
     Beside, CLOCKS, Container, Entry, ask, assert_form, in_pod, nginx_of, open, run, start_echo, step_line, stop,
-    until_accepts,
+    together, until_accepts,
 };
 use preset_support::{Load, Server, TOKEN, start_backend, stop_configured};
 use server_support::{Postgres, needs, python_with};
@@ -40,16 +40,6 @@ const ENTRIES: [&str; 11] = [
 fn every_entry_has_the_form() {
     for name in ENTRIES {
         assert_form(name);
-    }
-}
-
-/// Runs pods side by side: each waits more than it works.
-fn together(pods: &[fn()]) {
-    let begun: Vec<_> = pods.iter().map(|pod| thread::spawn(*pod)).collect();
-    // All of them, so that each failure is shown.
-    let ended: Vec<_> = begun.into_iter().map(thread::JoinHandle::join).collect();
-    for end in ended {
-        end.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     }
 }
 

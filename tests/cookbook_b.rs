@@ -16,7 +16,7 @@ use std::{
 };
 
 use cookbook_support::{
-    Beside, CLOCKS, Entry, assert_form, assert_form_with, in_pod, nginx_of, run, step_line, until_accepts,
+    Beside, CLOCKS, Entry, assert_form, assert_form_with, in_pod, nginx_of, run, step_line, together, until_accepts,
 };
 use preset_support::{Load, Server, TOKEN, stop_bare};
 use serde_json::Value;
@@ -179,14 +179,6 @@ fn wait_ready(agent: &mut Agent) {
 
 fn lines(place: &Place, file: &str) -> Vec<String> {
     place.read(file).lines().map(String::from).collect()
-}
-
-/// Runs these at the same time: they mostly wait.
-fn side_by_side(all: &[fn()]) {
-    thread::scope(|scope| {
-        let running: Vec<_> = all.iter().map(|one| scope.spawn(one)).collect();
-        running.into_iter().for_each(|one| one.join().expect("it holds"));
-    });
 }
 
 fn cookbook(name: &str) -> PathBuf {
@@ -486,7 +478,7 @@ fn gitlab_runner(entry: Entry) -> Agent {
 
 #[test]
 fn gitlab_runner_is_unregistered_when_its_jobs_are_done() {
-    side_by_side(&[jobs_are_finished_first, a_crashed_runner_is_unregistered, jobs_are_aborted_on_term]);
+    together(&[jobs_are_finished_first, a_crashed_runner_is_unregistered, jobs_are_aborted_on_term]);
 }
 
 fn jobs_are_finished_first() {
@@ -556,7 +548,7 @@ fn nats_server(place: Place) -> Option<Agent> {
 
 #[test]
 fn nats_sends_its_clients_away_before_it_ends() {
-    side_by_side(&[nats_is_a_lame_duck, nats_closes_all_at_once_on_term, a_pid_file_may_be_missing]);
+    together(&[nats_is_a_lame_duck, nats_closes_all_at_once_on_term, a_pid_file_may_be_missing]);
 }
 
 fn nats_is_a_lame_duck() {
@@ -704,7 +696,7 @@ const NODE: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; until [ -e ended ]; do
 
 #[test]
 fn selenium_is_drained() {
-    side_by_side(&[selenium_waits_for_the_last_session, a_wrong_secret_is_told, a_grid_may_have_no_secret]);
+    together(&[selenium_waits_for_the_last_session, a_wrong_secret_is_told, a_grid_may_have_no_secret]);
 }
 
 fn selenium_waits_for_the_last_session() {
@@ -863,7 +855,7 @@ fn elasticsearch(spoil: impl FnOnce(&Place, Entry) -> Entry) -> Option<(Place, S
 
 #[test]
 fn elasticsearch_registers_its_restart_and_stays_for_its_minimum() {
-    side_by_side(&[
+    together(&[
         elasticsearch_registers_its_restart,
         elasticsearch_without_its_id_registers_nothing,
         elasticsearch_tells_a_wrong_password,
@@ -984,7 +976,7 @@ fn redpanda(entry: &Entry, broker: Broker) -> (StandIn, Stopped) {
 
 #[test]
 fn redpanda_counts_as_drained_only_after_it_has_begun() {
-    side_by_side(&[redpanda_is_drained, the_old_loop_is_not_enough, redpanda_never_begins]);
+    together(&[redpanda_is_drained, the_old_loop_is_not_enough, redpanda_never_begins]);
 }
 
 fn redpanda_is_drained() {
@@ -1054,7 +1046,7 @@ const LINKERD: [(u16, &str); 2] = [(4191, "/ready"), (4191, "/shutdown")];
 
 #[test]
 fn a_job_and_its_proxy_wait_for_each_other() {
-    side_by_side(&[
+    together(&[
         || a_job_runs(Entry::of("linkerd-istio"), ISTIO),
         || a_job_runs(Entry::file("linkerd-istio", "linkerd.toml"), LINKERD),
         a_job_keeps_its_code,
@@ -1140,7 +1132,7 @@ fn stop_by_signal_alone(entry: Entry) {
 
 #[test]
 fn the_stop_signal_alone_does_what_a_hook_does() {
-    side_by_side(&[|| stop_by_signal_alone(Entry::of("compose")), || stop_by_signal_alone(Entry::of("ecs"))]);
+    together(&[|| stop_by_signal_alone(Entry::of("compose")), || stop_by_signal_alone(Entry::of("ecs"))]);
 }
 
 #[test]

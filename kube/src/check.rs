@@ -38,18 +38,19 @@ pub fn check(config: Option<&Path>, options: &Check) -> Result<u8, Fatal> {
         return Ok(exit_code(&first.findings, options.fail_on));
     }
     let mut refusals: Vec<(Key, String)> = Vec::new();
-    let mut last = judge(&inputs, config, options)?;
+    let mut fixed: Option<Judged> = None;
     for _ in 0..ROUNDS {
         refusals.clear();
-        if !fix_all(&mut inputs, &last, &mut refusals) {
+        if !fix_all(&mut inputs, fixed.as_ref().unwrap_or(&first), &mut refusals) {
             break;
         }
-        last = judge(&inputs, config, options)?;
+        fixed = Some(judge(&inputs, config, options)?);
     }
-    let left: BTreeSet<Key> = last.findings.iter().map(key).collect();
+    let last = fixed.map_or_else(|| first.findings.clone(), |fixed| fixed.findings);
+    let left: BTreeSet<Key> = last.iter().map(key).collect();
     let mut fates: Vec<Fate> = first.findings.iter().map(|finding| fate(finding, &left, &refusals)).collect();
     let known: BTreeSet<Key> = first.findings.iter().map(key).collect();
-    for finding in last.findings.iter().filter(|finding| !known.contains(&key(finding))) {
+    for finding in last.iter().filter(|finding| !known.contains(&key(finding))) {
         first.findings.push(finding.clone());
         fates.push(Fate::Left("shows only after the others are fixed".into()));
     }
@@ -57,7 +58,7 @@ pub fn check(config: Option<&Path>, options: &Check) -> Result<u8, Fatal> {
     print(stdout(), &joined(&inputs))?;
     print(stderr(), &output::render(&report, options.format, colour(&stderr())))?;
     first.say_if_none(&inputs)?;
-    Ok(exit_code(&last.findings, options.fail_on))
+    Ok(exit_code(&last, options.fail_on))
 }
 
 /// A file and its text.

@@ -359,3 +359,13 @@ pub fn nginx_of(place: &Place) -> Option<String> {
     );
     Some(program)
 }
+
+/// Runs pods side by side: each waits more than it works.
+pub fn together(pods: &[fn()]) {
+    let begun: Vec<_> = pods.iter().map(|pod| thread::spawn(*pod)).collect();
+    // All of them, so that each failure is shown.
+    let ended: Vec<_> = begun.into_iter().map(thread::JoinHandle::join).collect();
+    for end in ended {
+        end.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
+}
